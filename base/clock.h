@@ -1,0 +1,24 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * clock.h - the time, which tests can replace.
+ *
+ * Thread: any. A fake clock stands still until clock_fake_advance(); it is process-wide.
+ */
+#ifndef BASE_CLOCK_H
+#define BASE_CLOCK_H
+
+#include <stdint.h>
+
+#define NS_PER_US 1000u
+#define NS_PER_MS 1000000u
+#define NS_PER_S  1000000000u
+
+uint64_t clock_monotonic_ns(void); /* CLOCK_MONOTONIC */
+uint64_t clock_realtime_ns(void);  /* since 1970, UTC */
+
+/* Tests only: freeze both clocks at these values, move them, thaw them. */
+void clock_fake_start(uint64_t monotonic_ns, uint64_t realtime_ns);
+void clock_fake_advance(uint64_t ns);
+void clock_fake_stop(void);
+
+#endif

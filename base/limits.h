@@ -1,0 +1,61 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * limits.h - the most of everything that comes from outside. Parsers check against these before
+ * they allocate or loop.
+ */
+#ifndef BASE_LIMITS_H
+#define BASE_LIMITS_H
+
+#include <stdint.h>
+
+#define KIB ((uint64_t)1 << 10)
+#define MIB ((uint64_t)1 << 20)
+#define GIB ((uint64_t)1 << 30)
+#define TIB ((uint64_t)1 << 40)
+
+#define PAGE_BYTES 4096u
+#define PAGE_SHIFT 12
+
+/* The machine. */
+#define MACHINE_NAME_MAX       63u /* bytes, without the terminator */
+#define MACHINE_VCPUS_MAX      64u
+#define MACHINE_MEMORY_MIB_MAX ((uint64_t)16 << 20) /* 16 TiB */
+#define MACHINE_REGIONS_MAX    8u
+#define MACHINE_DISKS_MAX      16u
+#define MACHINE_NETS_MAX       8u
+#define MACHINE_CMDLINE_MAX    2047u
+#define MACHINE_FILE_BYTES_MAX (512u * MIB) /* kernel or initrd */
+#define PATH_BYTES_MAX         4095u
+
+/* State. */
+#define STATE_SECTIONS_MAX      1024u
+#define STATE_SECTION_BYTES_MAX (4u * MIB)
+#define STATE_SECTION_NAME_MAX  63u
+#define STATE_BYTES_MAX         (64u * MIB)
+
+/* Control protocol. */
+#define CONTROL_MESSAGE_BYTES_MAX (80u * MIB)
+#define CONTROL_FDS_MAX           250u
+#define CONTROL_CLIENTS_MAX       32u
+
+/* Migration. */
+#define MIGRATION_CHANNELS_MAX      16u
+#define MIGRATION_FRAME_HEAD_MAX    (64u * KIB)
+#define MIGRATION_BATCH_PAGES_MAX   256u
+#define MIGRATION_BATCH_BYTES_MAX   (MIGRATION_BATCH_PAGES_MAX * (PAGE_BYTES + 16u))
+#define MIGRATION_MESSAGE_BYTES_MAX (72u * MIB)
+
+/* Snapshots. */
+#define SNAPSHOT_CHAIN_MAX          128u
+#define SNAPSHOT_MANIFEST_BYTES_MAX (16u * MIB)
+#define SNAPSHOT_ID_MAX             63u
+
+/* Disks. */
+#define DISK_BACKING_DEPTH_MAX 128u
+#define DISK_BYTES_MAX         ((uint64_t)1 << 56)
+
+/* virtio. */
+#define VIRTQUEUE_SIZE_MAX  1024u
+#define VIRTIO_REQUEST_IOVS 256u
+
+#endif

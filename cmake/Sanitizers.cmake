@@ -1,0 +1,11 @@
+set(SANITIZE "" CACHE STRING "Comma-separated sanitizers for every target")
+option(COVERAGE "Count which lines the tests reach" OFF)
+if(SANITIZE)
+    target_compile_options(project_options INTERFACE
+        -fsanitize=${SANITIZE} -fno-sanitize-recover=all -fno-omit-frame-pointer)
+    target_link_options(project_options INTERFACE -fsanitize=${SANITIZE})
+endif()
+if(COVERAGE)
+    target_compile_options(project_options INTERFACE --coverage)
+    target_link_options(project_options INTERFACE --coverage)
+endif()
