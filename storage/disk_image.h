@@ -1,0 +1,49 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * disk_image.h - opens images by path and format, with their backing chain and locks, and switches
+ * a running disk to an overlay.
+ *
+ * Formats are never guessed: "raw" is raw whatever it contains, and a qcow2 image names its
+ * backing file's format or is refused. An image without write permission bits is sealed, a layer
+ * that a snapshot holds: opening it for writing is refused with the name of the newest overlay.
+ * Locks are QEMU's OFD byte locks, so that qemu-img refuses an image that a machine runs on.
+ */
+#ifndef STORAGE_DISK_IMAGE_H
+#define STORAGE_DISK_IMAGE_H
+
+#include "base/err.h"
+#include "storage/block.h"
+
+#include <stdint.h>
+
+enum disk_image_access { DISK_IMAGE_READ_ONLY, DISK_IMAGE_WRITABLE };
+
+/* Opens with locks taken (ERR_DENIED when another process holds them) and the chain checked. */
+ERR_RESULT disk_image_open(const char *path, const char *format, enum disk_image_access access,
+                           struct block **out_block);
+
+/* Can it be opened, apart from locks that another host still holds? Opens nothing for writing,
+ * takes no locks: what a migration target checks before memory moves. */
+ERR_RESULT disk_image_check(const char *path, const char *format, uint64_t *out_virtual_bytes);
+
+/* The next free overlay path for an image: dir/stem.000001.qcow2 and so on. free() the result. */
+ERR_RESULT disk_image_next_overlay(const char *path, char **out_path);
+
+/* Creates an empty overlay over `backing_path` (relative name stored when both share a folder),
+ * durable when it returns, and not locked. The backing image may be in use. */
+ERR_RESULT disk_image_create_overlay(const char *path, const char *backing_path,
+                                     const char *backing_format, uint64_t virtual_bytes);
+
+/* The instant of a disk freeze: `block` (drained by the caller, writable) is flushed, sealed
+ * (clean, mode 0444, reader lock) and becomes the backing of the overlay at overlay_path, which
+ * was created with disk_image_create_overlay. On success *inout_block is the overlay. On failure
+ * it is unchanged and still writable. */
+ERR_RESULT disk_image_switch(struct block **inout_block, const char *path, const char *format,
+                             const char *overlay_path);
+
+/* Gives up the locks of a drained disk for another host; the block refuses requests until
+ * disk_image_take_back has taken them again and read the metadata anew. */
+ERR_RESULT disk_image_hand_over(struct block *block);
+ERR_RESULT disk_image_take_back(struct block *block);
+
+#endif
