@@ -1,0 +1,69 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * machine.h - one virtual machine: its memory, vCPUs, devices and disks as a whole.
+ *
+ *     create -> boot | (load, disks opened at the first resume) -> resume -> pause -> ...
+ *
+ * Only a paused machine can be saved: machine_pause yields the struct paused_machine that the
+ * functions below take, and machine_resume consumes it.
+ * Thread: loop only.
+ */
+#ifndef VMM_MACHINE_MACHINE_H
+#define VMM_MACHINE_MACHINE_H
+
+#include "base/err.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "proto/machine.pb-c.h"
+
+struct event_loop;
+struct guest_memory;
+struct machine;
+struct paused_machine;
+struct section_list;
+
+enum machine_event {
+    MACHINE_EVENT_POWER_OFF, /* the guest switched itself off */
+    MACHINE_EVENT_RESET,     /* the guest was reset; it runs again by itself */
+    MACHINE_EVENT_FAILED,    /* machine_failure says why; the guest stands still */
+};
+
+/* Builds KVM VM, memory, vCPUs and devices for a description; nothing runs, disks are not open.
+ * For a machine that boots, description->cpuid is empty and made from config.cpu_model; else the
+ * host must offer every bit (the error names leaf, register and bit). tap fds are consumed. */
+ERR_RESULT machine_create(struct event_loop *loop, const Ferry__MachineDescription *description,
+                          const int *tap_fds, size_t tap_fd_count,
+                          void (*on_event)(void *context, enum machine_event event), void *context,
+                          struct machine **out_machine);
+void machine_destroy(struct machine *machine); /* stops everything; accepts NULL */
+
+/* Opens the disks and loads kernel, initrd and command line; the machine is paused at its entry. */
+ERR_RESULT machine_boot(struct machine *machine, struct paused_machine **out_paused);
+
+/* Validates every section, then applies them all: on error nothing was applied unless the host
+ * itself failed in the middle, and then the machine is only good to be destroyed. */
+ERR_RESULT machine_load(struct machine *machine, const struct section_list *sections,
+                        struct paused_machine **out_paused);
+
+/* vCPUs stand still, block I/O is drained and flushed, packets in flight are settled. */
+ERR_RESULT machine_pause(struct machine *machine, struct paused_machine **out_paused);
+/* Opens (and locks) disks that are not open. On error the machine stays paused, *inout_paused valid. */
+ERR_RESULT machine_resume(struct paused_machine **inout_paused);
+ERR_RESULT machine_save(struct paused_machine *paused, struct section_list *out_sections);
+ERR_RESULT machine_reset(struct paused_machine *paused);
+
+/* Disk freeze, see storage/disk_image.h. */
+ERR_RESULT machine_freeze_disks(struct paused_machine *paused);
+ERR_RESULT machine_hand_over_disks(struct paused_machine *paused);
+ERR_RESULT machine_take_back_disks(struct paused_machine *paused);
+
+ERR_RESULT machine_describe(const struct machine *machine,
+                            Ferry__MachineDescription **out_description);
+struct guest_memory *machine_memory(struct machine *machine);
+void machine_power_button(struct machine *machine);
+const char *machine_failure(const struct machine *machine); /* NULL: none */
+
+#endif
