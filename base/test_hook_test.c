@@ -1,0 +1,67 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "base/test_hook.h"
+
+#include <signal.h>
+#include <stdlib.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "base/unit_test.h"
+
+/* A child that passes two hooks and ends; returns its pid once it has stopped or ended. */
+static pid_t start_child(const char *stop_at, int *out_status)
+{
+    pid_t pid = fork();
+
+    assert_true(pid >= 0);
+    if (pid == 0) {
+        if (stop_at != NULL)
+            (void)setenv("FERRY_TEST_STOP_AT", stop_at, 1);
+        test_hook("first");
+        test_hook("second");
+        _exit(0);
+    }
+    assert_int_equal(waitpid(pid, out_status, WUNTRACED), pid);
+    return pid;
+}
+
+TEST(without_the_variable_nothing_stops)
+{
+    int status = 0;
+
+    (void)start_child(NULL, &status);
+
+    assert_true(WIFEXITED(status));
+}
+
+TEST(the_named_step_stops_and_sigcont_goes_on)
+{
+    int status = 0;
+
+    pid_t pid = start_child("second", &status);
+    assert_true(WIFSTOPPED(status));
+    assert_int_equal(kill(pid, SIGCONT), 0);
+    assert_int_equal(waitpid(pid, &status, 0), pid);
+
+    assert_true(WIFEXITED(status));
+}
+
+TEST(another_name_is_ignored)
+{
+    int status = 0;
+
+    (void)start_child("third", &status);
+
+    assert_true(WIFEXITED(status));
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(without_the_variable_nothing_stops),
+        cmocka_unit_test(the_named_step_stops_and_sigcont_goes_on),
+        cmocka_unit_test(another_name_is_ignored),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
