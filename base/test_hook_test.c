@@ -1,11 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "base/test_hook.h"
-
 #include <signal.h>
 #include <stdlib.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "base/test_hook.h"
 #include "base/unit_test.h"
 
 /* A child that passes two hooks and ends; returns its pid once it has stopped or ended. */

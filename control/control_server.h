@@ -8,10 +8,9 @@
 #ifndef CONTROL_CONTROL_SERVER_H
 #define CONTROL_CONTROL_SERVER_H
 
-#include "base/err.h"
-
 #include <stddef.h>
 
+#include "base/err.h"
 #include "proto/control.pb-c.h"
 
 struct event_loop;

@@ -8,12 +8,11 @@
 #ifndef CONTROL_LENT_MEMORY_H
 #define CONTROL_LENT_MEMORY_H
 
-#include "base/err.h"
-
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
+#include "base/err.h"
 #include "proto/control.pb-c.h"
 
 struct control_client;

@@ -10,9 +10,9 @@
 #ifndef CONTROL_MACHINE_PROCESS_H
 #define CONTROL_MACHINE_PROCESS_H
 
-#include "base/err.h"
-
 #include <sys/types.h>
+
+#include "base/err.h"
 
 struct control_client;
 

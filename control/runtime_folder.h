@@ -11,9 +11,9 @@
 #ifndef CONTROL_RUNTIME_FOLDER_H
 #define CONTROL_RUNTIME_FOLDER_H
 
-#include "base/err.h"
-
 #include <stddef.h>
+
+#include "base/err.h"
 
 ERR_RESULT runtime_folder(char **out_path);
 ERR_RESULT state_folder(const char *below, char **out_path); /* below: "snapshots", or NULL */

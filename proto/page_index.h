@@ -20,18 +20,18 @@
 #ifndef PROTO_PAGE_INDEX_H
 #define PROTO_PAGE_INDEX_H
 
-#include "base/err.h"
-
 #include <stdbool.h>
 #include <stdint.h>
+
+#include "base/err.h"
 
 #define PAGE_INDEX_CHUNK_ENTRIES 4096u
 
 struct page_location {
     bool is_zero;
-    uint32_t file;        /* number, below file_count */
-    uint64_t file_page;   /* in that file, in pages */
-    uint64_t checksum;    /* XXH3-64 of the page's bytes */
+    uint32_t file;      /* number, below file_count */
+    uint64_t file_page; /* in that file, in pages */
+    uint64_t checksum;  /* XXH3-64 of the page's bytes */
 };
 
 /* Reading. The fd is mapped, not kept. head_checksum is XXH3-64 of the head; it comes from the
@@ -55,7 +55,7 @@ ERR_RESULT page_index_builder_copy(struct page_index_builder *builder, struct pa
 void page_index_builder_set(struct page_index_builder *builder, uint64_t page,
                             struct page_location location);
 /* Writes at offset 0 of an empty file, does not sync it. */
-ERR_RESULT page_index_builder_write(struct page_index_builder *builder, uint32_t file_count,
-                                    int fd, const char *name, uint64_t *out_head_checksum);
+ERR_RESULT page_index_builder_write(struct page_index_builder *builder, uint32_t file_count, int fd,
+                                    const char *name, uint64_t *out_head_checksum);
 
 #endif

@@ -8,12 +8,11 @@
 #ifndef PROTO_SECTION_H
 #define PROTO_SECTION_H
 
-#include "base/err.h"
-
 #include <protobuf-c/protobuf-c.h>
 #include <stddef.h>
 #include <stdint.h>
 
+#include "base/err.h"
 #include "proto/machine.pb-c.h"
 
 struct section_list; /* owns its sections */
@@ -37,7 +36,8 @@ ERR_RESULT section_list_from_message(const Ferry__MachineState *message,
 const Ferry__Section *section_list_find(const struct section_list *list, const char *name,
                                         uint32_t instance);
 
-/* Unpacks one section's body; the error names the section. Free with protobuf_c_message_free_unpacked. */
+/* Unpacks one section's body; the error names the section. Free with
+ * protobuf_c_message_free_unpacked. */
 ERR_RESULT section_unpack(const Ferry__Section *section, const ProtobufCMessageDescriptor *type,
                           ProtobufCMessage **out_message);
 

@@ -12,24 +12,27 @@
 #ifndef STORAGE_BLOCK_H
 #define STORAGE_BLOCK_H
 
-#include "base/err.h"
-
 #include <stdbool.h>
 #include <stdint.h>
 #include <sys/uio.h>
+
+#include "base/err.h"
 
 struct block;
 
 struct block_ops {
     const char *format; /* "raw", "qcow2", "memory" */
     /* All of the vectors, at most block->virtual_bytes; past the end is ERR_INVALID. */
-    struct err *(*read)(struct block *block, const struct iovec *iovs, int iov_count, uint64_t offset);
-    struct err *(*write)(struct block *block, const struct iovec *iovs, int iov_count, uint64_t offset);
+    struct err *(*read)(struct block *block, const struct iovec *iovs, int iov_count,
+                        uint64_t offset);
+    struct err *(*write)(struct block *block, const struct iovec *iovs, int iov_count,
+                         uint64_t offset);
     struct err *(*flush)(struct block *block);
     /* Reads of the range give zeros afterwards; discard may keep the old content instead. */
     struct err *(*write_zeroes)(struct block *block, uint64_t offset, uint64_t len, bool may_unmap);
     struct err *(*discard)(struct block *block, uint64_t offset, uint64_t len);
-    /* The image is clean and durable when it returns; then frees. Errors are logged by the caller. */
+    /* The image is clean and durable when it returns; then frees. Errors are logged by the caller.
+     */
     struct err *(*close)(struct block *block);
 };
 

@@ -11,10 +11,10 @@
 #ifndef STORAGE_DISK_IMAGE_H
 #define STORAGE_DISK_IMAGE_H
 
+#include <stdint.h>
+
 #include "base/err.h"
 #include "storage/block.h"
-
-#include <stdint.h>
 
 enum disk_image_access { DISK_IMAGE_READ_ONLY, DISK_IMAGE_WRITABLE };
 

@@ -8,10 +8,10 @@
 #ifndef VMM_BUS_INTERRUPTS_H
 #define VMM_BUS_INTERRUPTS_H
 
-#include "base/err.h"
-
 #include <stdbool.h>
 #include <stdint.h>
+
+#include "base/err.h"
 
 struct interrupts;
 
@@ -60,8 +60,8 @@ static inline void interrupts_msi_fire(struct interrupts *interrupts, uint32_t v
     interrupts->ops->msi_fire(interrupts, vector);
 }
 
-static inline ERR_RESULT interrupts_notify_add(struct interrupts *interrupts,
-                                               uint64_t mmio_address, int fd)
+static inline ERR_RESULT interrupts_notify_add(struct interrupts *interrupts, uint64_t mmio_address,
+                                               int fd)
 {
     return interrupts->ops->notify_add(interrupts, mmio_address, fd);
 }

@@ -11,10 +11,10 @@
 #ifndef VMM_BUS_IO_BUS_H
 #define VMM_BUS_IO_BUS_H
 
-#include "base/err.h"
-
 #include <stddef.h>
 #include <stdint.h>
+
+#include "base/err.h"
 
 struct io_bus;
 struct io_range; /* embedded by nobody: a registration */

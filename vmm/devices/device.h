@@ -13,11 +13,11 @@
 #ifndef VMM_DEVICES_DEVICE_H
 #define VMM_DEVICES_DEVICE_H
 
-#include "base/err.h"
-#include "base/lock.h"
-
 #include <protobuf-c/protobuf-c.h>
 #include <stdint.h>
+
+#include "base/err.h"
+#include "base/lock.h"
 
 struct event_loop;
 struct guest_memory;
@@ -46,8 +46,7 @@ struct device_ops {
     /* Allocates the message; the caller frees it with protobuf_c_message_free_unpacked. */
     struct err *(*save)(struct device *device, ProtobufCMessage **out_state);
     /* Checks ranges and relations of a received message against this device; changes nothing. */
-    struct err *(*validate)(struct device *device, uint32_t version,
-                            const ProtobufCMessage *state);
+    struct err *(*validate)(struct device *device, uint32_t version, const ProtobufCMessage *state);
     /* Only after every section of the machine was validated. */
     struct err *(*apply)(struct device *device, const ProtobufCMessage *state);
     void (*reset)(struct device *device);

@@ -11,12 +11,11 @@
 #ifndef VMM_MACHINE_MACHINE_H
 #define VMM_MACHINE_MACHINE_H
 
-#include "base/err.h"
-
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
+#include "base/err.h"
 #include "proto/machine.pb-c.h"
 
 struct event_loop;
@@ -50,7 +49,8 @@ ERR_RESULT machine_load(struct machine *machine, const struct section_list *sect
 
 /* vCPUs stand still, block I/O is drained and flushed, packets in flight are settled. */
 ERR_RESULT machine_pause(struct machine *machine, struct paused_machine **out_paused);
-/* Opens (and locks) disks that are not open. On error the machine stays paused, *inout_paused valid. */
+/* Opens (and locks) disks that are not open. On error the machine stays paused, *inout_paused
+ * valid. */
 ERR_RESULT machine_resume(struct paused_machine **inout_paused);
 ERR_RESULT machine_save(struct paused_machine *paused, struct section_list *out_sections);
 ERR_RESULT machine_reset(struct paused_machine *paused);

@@ -10,13 +10,13 @@
 #ifndef VMM_MEMORY_GUEST_MEMORY_H
 #define VMM_MEMORY_GUEST_MEMORY_H
 
-#include "base/err.h"
-#include "base/limits.h"
-
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <sys/uio.h>
+
+#include "base/err.h"
+#include "base/limits.h"
 
 typedef struct {
     uint64_t value;
@@ -56,7 +56,8 @@ bool guest_store_release16(struct guest_memory *memory, gpa_t to, uint16_t value
 
 /* Lends host addresses for bulk I/O: up to iovs_max pieces (a range that crosses regions takes
  * more than one). Returns the number used, 0 when the range is not wholly RAM or needs more.
- * After the device has written, guest_span_dirty marks the range; call it before the guest is told. */
+ * After the device has written, guest_span_dirty marks the range; call it before the guest is told.
+ */
 int guest_span(struct guest_memory *memory, gpa_t start, size_t len, struct iovec *out_iovs,
                int iovs_max);
 void guest_span_dirty(struct guest_memory *memory, gpa_t start, size_t len);
