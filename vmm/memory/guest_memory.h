@@ -45,6 +45,11 @@ struct guest_region guest_memory_region(const struct guest_memory *memory, size_
 uint64_t guest_memory_page_count(const struct guest_memory *memory);
 int guest_memory_fd(const struct guest_memory *memory);
 
+/* The mapping of the whole file, for what hands it to the kernel (memory slots, page faults) or
+ * reads it back from there; and the device-side dirty bitmap, a bit a page, for the tracker. */
+void *guest_memory_mapping(struct guest_memory *memory);
+uint64_t *guest_memory_device_marks(struct guest_memory *memory);
+
 /* Copies; false when the range is not wholly RAM, and then nothing is copied or marked. */
 bool guest_read(struct guest_memory *memory, gpa_t from, void *out_data, size_t len);
 bool guest_write(struct guest_memory *memory, gpa_t to, const void *data, size_t len);
