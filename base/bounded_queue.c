@@ -6,6 +6,7 @@
 
 #include <stdlib.h>
 
+#include "base/assert.h"
 #include "base/lock.h"
 
 struct bounded_queue {
@@ -21,6 +22,8 @@ struct bounded_queue {
 
 struct err *bounded_queue_create(size_t capacity, struct bounded_queue **out_queue)
 {
+    ASSERT(capacity > 0);
+
     struct bounded_queue *queue = calloc(1, sizeof(*queue) + capacity * sizeof(queue->items[0]));
     if (queue == NULL)
         return err_new(ERR_NO_MEMORY, "queue of %zu items", capacity);
@@ -44,6 +47,7 @@ void bounded_queue_destroy(struct bounded_queue *queue)
 
 static bool push_locked(struct bounded_queue *queue, void *item) REQUIRES(&queue->lock)
 {
+    ASSERT(item != NULL);
     if (queue->is_closed || queue->count == queue->capacity)
         return false;
     queue->items[(queue->first + queue->count) % queue->capacity] = item;

@@ -25,9 +25,12 @@ struct writer {
     bool failed;
 };
 
+/* data may be NULL when len is 0. */
 static inline struct reader reader_of(const void *data, size_t len)
 {
-    return (struct reader){.at = data, .end = (const uint8_t *)data + len};
+    const uint8_t *start = len == 0 ? (const uint8_t *)"" : data; /* no arithmetic on NULL */
+
+    return (struct reader){.at = start, .end = start + len};
 }
 
 static inline struct writer writer_of(void *data, size_t len)
@@ -48,6 +51,7 @@ static inline size_t reader_left(const struct reader *r)
     return (size_t)(r->end - r->at);
 }
 
+/* The next len bytes, which stay where they are; NULL when there are fewer. */
 static inline const uint8_t *reader_take(struct reader *r, size_t len)
 {
     if (r->failed || reader_left(r) < len) {
@@ -76,7 +80,9 @@ static inline uint8_t reader_u8(struct reader *r)
 static inline uint16_t reader_be16(struct reader *r)
 {
     const uint8_t *p = reader_take(r, 2);
-    return p == NULL ? 0 : (uint16_t)(p[0] << 8 | p[1]);
+    if (p == NULL)
+        return 0;
+    return (uint16_t)(p[0] << 8 | p[1]);
 }
 
 static inline uint64_t reader_be64(struct reader *r)
@@ -88,7 +94,9 @@ static inline uint64_t reader_be64(struct reader *r)
 static inline uint16_t reader_le16(struct reader *r)
 {
     const uint8_t *p = reader_take(r, 2);
-    return p == NULL ? 0 : (uint16_t)(p[1] << 8 | p[0]);
+    if (p == NULL)
+        return 0;
+    return (uint16_t)(p[1] << 8 | p[0]);
 }
 
 static inline uint32_t reader_le32(struct reader *r)
@@ -115,6 +123,8 @@ static inline uint64_t reader_varint(struct reader *r)
         const uint8_t *p = reader_take(r, 1);
         if (p == NULL)
             return 0;
+        if (shift == 63 && *p > 1)
+            break; /* more than 64 bits */
         value |= (uint64_t)(*p & 0x7f) << shift;
         if ((*p & 0x80) == 0)
             return value;
@@ -129,6 +139,8 @@ static inline void writer_bytes(struct writer *w, const void *data, size_t len)
         w->failed = true;
         return;
     }
+    if (len == 0)
+        return; /* data may be NULL */
     memcpy(w->at, data, len);
     w->at += len;
 }

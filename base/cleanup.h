@@ -6,6 +6,7 @@
 #define BASE_CLEANUP_H
 
 #include <stdlib.h>
+#include <string.h>
 #include <unistd.h>
 
 #define CLEANUP(fn) __attribute__((cleanup(fn)))
@@ -18,10 +19,13 @@ static inline void cleanup_fd(const int *fd)
 
 static inline void cleanup_free(void *ptr)
 {
-    free(*(void **)ptr);
+    void *memory;
+
+    memcpy(&memory, ptr, sizeof(memory)); /* ptr points to a pointer of any type */
+    free(memory);
 }
 
-/* Defines cleanup_NAME for a type with `void NAME_close(TYPE *)`-like destructor. */
+/* Defines cleanup_NAME, which calls a destructor that accepts NULL: `void destroy(TYPE *)`. */
 #define DEFINE_CLEANUP(name, type, destroy)                                                        \
     static inline void cleanup_##name(type **obj)                                                  \
     {                                                                                              \

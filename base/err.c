@@ -59,7 +59,7 @@ struct err *err_wrap(struct err *err, const char *fmt, ...)
 {
     char context[MESSAGE_MAX / 2];
 
-    if (err == &no_memory)
+    if (err == NULL || err == &no_memory)
         return err;
 
     va_list args;

@@ -13,7 +13,7 @@
 enum err_kind {
     ERR_INVALID,      /* the guest, a peer or a file sent something malformed */
     ERR_INCOMPATIBLE, /* well formed, but a version or feature we do not have */
-    ERR_IO,           /* the host refused: errno is kept */
+    ERR_IO,           /* the host refused; the message ends with its reason */
     ERR_NO_MEMORY,
     ERR_STATE,     /* not possible now: the machine, session or file is in another state */
     ERR_NOT_FOUND, /* no machine, snapshot, disk or host of that name */
@@ -30,8 +30,8 @@ struct err;
 ERR_RESULT err_new(enum err_kind kind, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 ERR_RESULT err_errno(int errnum, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 
-/* Prefixes "what we were doing: " and returns the same error, so `return err_wrap(...)` reads well.
- */
+/* Prefixes "what we were doing: " and returns the same error; NULL stays NULL, so that
+ * `return err_wrap(step(), "...")` does for both. */
 ERR_RESULT err_wrap(struct err *err, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 
 enum err_kind err_kind(const struct err *err);

@@ -43,6 +43,7 @@ struct event_loop {
     int wake_fd;
     atomic_bool is_stopping; /* a flag alone; wake_fd makes the loop look at it */
     bool has_removed;
+    bool is_turning;
     struct event_source *sources; /* owned */
     struct lock lock;
     struct message *first_message GUARDED_BY(&lock); /* owned */
@@ -58,7 +59,9 @@ struct err *event_loop_create(struct event_loop **out_loop)
     loop->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
     loop->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     lock_init(&loop->lock, LOCK_LOOP);
+    lock_acquire(&loop->lock);
     loop->last_message = &loop->first_message;
+    lock_release(&loop->lock);
 
     struct epoll_event event = {.events = EPOLLIN, .data.ptr = NULL};
     if (loop->epoll_fd < 0 || loop->wake_fd < 0 ||
@@ -162,16 +165,21 @@ static void dispatch(struct event_source *source, uint32_t events)
 struct err *event_loop_turn(struct event_loop *loop, int timeout_ms)
 {
     struct epoll_event events[EVENTS_PER_TURN];
+
+    /* A turn within a turn would free sources that the outer one still has to look at. */
+    ASSERT(!loop->is_turning);
     int count = epoll_wait(loop->epoll_fd, events, EVENTS_PER_TURN, timeout_ms);
     if (count < 0)
         return errno == EINTR ? NULL : err_errno(errno, "wait for events");
 
+    loop->is_turning = true;
     for (int i = 0; i < count; i++) {
         if (events[i].data.ptr == NULL)
             run_messages(loop);
         else
             dispatch(events[i].data.ptr, events[i].events);
     }
+    loop->is_turning = false;
     if (loop->has_removed)
         free_removed(loop);
     return NULL;
@@ -266,7 +274,9 @@ void event_source_remove(struct event_source *source)
 {
     if (source == NULL || source->is_removed)
         return;
-    (void)epoll_ctl(source->loop->epoll_fd, EPOLL_CTL_DEL, source->fd, NULL);
+    /* Fails when the fd was closed too early: epoll could then report the source after its end. */
+    int error = epoll_ctl(source->loop->epoll_fd, EPOLL_CTL_DEL, source->fd, NULL);
+    ASSERT(error == 0);
     source->is_removed = true;
     source->loop->has_removed = true;
 }

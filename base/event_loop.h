@@ -17,11 +17,13 @@ struct event_loop;
 struct event_source; /* a watched fd or a timer */
 
 ERR_RESULT event_loop_create(struct event_loop **out_loop);
-void event_loop_destroy(struct event_loop *loop); /* frees its sources; accepts NULL */
+/* Frees its sources and forgets messages that have not run. Accepts NULL. */
+void event_loop_destroy(struct event_loop *loop);
 
 /* Runs callbacks until event_loop_stop. Returns an error only if the host's epoll fails. */
 ERR_RESULT event_loop_run(struct event_loop *loop);
-/* Runs what is ready now and returns; waits at most timeout_ms (-1: for ever) for the first. */
+/* Runs what is ready now and returns; waits at most timeout_ms (-1: for ever) for the first.
+ * Not from a callback. */
 ERR_RESULT event_loop_turn(struct event_loop *loop, int timeout_ms);
 void event_loop_stop(struct event_loop *loop); /* Thread: any. */
 

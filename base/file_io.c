@@ -123,10 +123,21 @@ struct err *folder_sync(const char *path)
     return NULL;
 }
 
+static struct err *sync_parent(const char *path)
+{
+    CLEANUP(cleanup_free) char *parent = NULL;
+
+    TRY(folder_of(path, &parent));
+    return folder_sync(parent);
+}
+
 struct err *folder_create(const char *path, unsigned mode)
 {
     char partial[PATH_MAX];
+    struct stat status;
 
+    if (path[0] == '\0')
+        return err_new(ERR_INVALID, "create folder: the path is empty");
     if (strlen(path) >= sizeof(partial))
         return err_new(ERR_INVALID, "create folder '%.64s...': the path is too long", path);
     for (size_t i = 1;; i++) {
@@ -134,17 +145,23 @@ struct err *folder_create(const char *path, unsigned mode)
             continue;
         memcpy(partial, path, i);
         partial[i] = '\0';
-        if (mkdir(partial, (mode_t)mode) != 0 && errno != EEXIST)
+        if (mkdir(partial, (mode_t)mode) == 0)
+            TRY(sync_parent(partial));
+        else if (errno != EEXIST)
             return err_errno(errno, "create folder '%s'", partial);
         if (path[i] == '\0')
-            return NULL;
+            break;
     }
+    if (stat(path, &status) != 0 || !S_ISDIR(status.st_mode))
+        return err_new(ERR_INVALID, "create folder '%s': a file is in its place", path);
+    return NULL;
 }
 
 static struct err *write_new(const char *path, const void *data, size_t len, unsigned mode)
 {
-    CLEANUP(cleanup_fd)
-    int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, (mode_t)mode);
+    /* What a crash left here may be readable by more people than this file should be. */
+    (void)unlink(path);
+    CLEANUP(cleanup_fd) int fd = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, (mode_t)mode);
     if (fd < 0)
         return err_errno(errno, "create '%s'", path);
     TRY(file_write_at(fd, path, data, len, 0));
@@ -156,11 +173,9 @@ static struct err *write_new(const char *path, const void *data, size_t len, uns
 struct err *file_replace(const char *path, const void *data, size_t len, unsigned mode)
 {
     char temporary[PATH_MAX];
-    CLEANUP(cleanup_free) char *folder = NULL;
 
     if (snprintf(temporary, sizeof(temporary), "%s.new", path) >= (int)sizeof(temporary))
         return err_new(ERR_INVALID, "write '%.64s...': the path is too long", path);
-    TRY(folder_of(path, &folder));
 
     struct err *err = write_new(temporary, data, len, mode);
     if (err == NULL && rename(temporary, path) != 0)
@@ -169,5 +184,5 @@ struct err *file_replace(const char *path, const void *data, size_t len, unsigne
         (void)unlink(temporary);
         return err;
     }
-    return folder_sync(folder);
+    return sync_parent(path);
 }

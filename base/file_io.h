@@ -18,15 +18,15 @@ ERR_RESULT file_write_at(int fd, const char *path, const void *data, size_t len,
 ERR_RESULT file_size(int fd, const char *path, uint64_t *out_bytes);
 ERR_RESULT file_sync(int fd, const char *path); /* fdatasync */
 
-/* The whole of a regular file of at most bytes_max bytes; free() the data. A zero byte follows it.
- */
+/* The whole of a regular file of at most bytes_max bytes; free() the data. A zero byte follows. */
 ERR_RESULT file_read_all(const char *path, size_t bytes_max, void **out_data, size_t *out_len);
 
 /* Writes path so that a crash leaves the old file or the new one: temporary file beside it, fsync,
- * rename, fsync of the folder. */
+ * rename, fsync of the folder. One writer a path at a time: the temporary file's name is fixed, so
+ * that a crash leaves at most one. */
 ERR_RESULT file_replace(const char *path, const void *data, size_t len, unsigned mode);
 
-/* Creates the folder and its missing parents with this mode. */
+/* Creates the folder and its missing parents with this mode, durably; it may exist already. */
 ERR_RESULT folder_create(const char *path, unsigned mode);
 ERR_RESULT folder_sync(const char *path);
 /* The folder of a path: "." when it has none. free() the result. */

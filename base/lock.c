@@ -4,13 +4,19 @@
  */
 #include "base/lock.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <time.h>
 
 #include "base/assert.h"
+#include "base/clock.h"
 
 /* One bit for each rank that this thread holds: the highest must be below the next one taken. */
 static _Thread_local uint64_t held_ranks;
+
+#define X(name) +1
+static_assert(0 LOCK_ORDER(X) <= 64, "ranks must fit the mask of held ones");
+#undef X
 
 static void check_pthread(int error)
 {
@@ -62,11 +68,11 @@ void lock_condition_wait(struct lock_condition *condition, struct lock *lock)
     check_pthread(pthread_cond_wait(&condition->cond, &lock->mutex));
 }
 
-int lock_condition_wait_until(struct lock_condition *condition, struct lock *lock,
-                              uint64_t deadline_ns)
+bool lock_condition_wait_until(struct lock_condition *condition, struct lock *lock,
+                               uint64_t deadline_ns)
 {
-    struct timespec deadline = {.tv_sec = (time_t)(deadline_ns / 1000000000u),
-                                .tv_nsec = (long)(deadline_ns % 1000000000u)};
+    struct timespec deadline = {.tv_sec = (time_t)(deadline_ns / NS_PER_S),
+                                .tv_nsec = (long)(deadline_ns % NS_PER_S)};
     int error = pthread_cond_timedwait(&condition->cond, &lock->mutex, &deadline);
 
     ASSERT(error == 0 || error == ETIMEDOUT);

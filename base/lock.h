@@ -3,7 +3,7 @@
  * lock.h - a mutex with a rank, that the compiler can reason about.
  *
  * LOCK_ORDER lists every lock of the tree from outermost to innermost: a thread may take a lock
- * only while all that it holds stand above it in the list. Debug builds assert that.
+ * only while all that it holds stand above it in the list. Every build asserts that.
  *
  * Declare a struct's lock before the fields that it guards:
  *
@@ -17,6 +17,7 @@
 #define BASE_LOCK_H
 
 #include <pthread.h>
+#include <stdbool.h>
 #include <stdint.h>
 
 #if defined(__clang__) && __clang_major__ >= 19
@@ -70,9 +71,9 @@ void lock_release(struct lock *lock) RELEASES(lock);
 void lock_condition_init(struct lock_condition *condition);
 void lock_condition_finish(struct lock_condition *condition);
 void lock_condition_wait(struct lock_condition *condition, struct lock *lock) REQUIRES(lock);
-/* Until clock_monotonic_ns() reaches deadline_ns; returns 0 when it did. */
-int lock_condition_wait_until(struct lock_condition *condition, struct lock *lock,
-                              uint64_t deadline_ns) REQUIRES(lock);
+/* False when CLOCK_MONOTONIC reached deadline_ns first. */
+bool lock_condition_wait_until(struct lock_condition *condition, struct lock *lock,
+                               uint64_t deadline_ns) REQUIRES(lock);
 void lock_condition_signal(struct lock_condition *condition);
 void lock_condition_broadcast(struct lock_condition *condition);
 

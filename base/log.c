@@ -29,6 +29,14 @@ void log_set_program(const char *name)
     atomic_store(&program, name);
 }
 
+/* Texts from guests and peers may hold anything: a line must not be able to fake another. */
+static void make_one_line(char *line, size_t len)
+{
+    for (size_t i = 0; i < len; i++)
+        if ((unsigned char)line[i] < ' ' || line[i] == 0x7f)
+            line[i] = '?';
+}
+
 void log_event(enum log_level level, const char *event, const char *fields, ...)
 {
     static const char *const names[] = {"error", "warning", "info", "debug"};
@@ -46,6 +54,7 @@ void log_event(enum log_level level, const char *event, const char *fields, ...)
     va_end(args);
 
     used = strnlen(line, sizeof(line) - 2);
+    make_one_line(line, used);
     line[used] = '\n';
     /* Nowhere to report that the log can not be written. */
     ssize_t written = write(STDERR_FILENO, line, used + 1);

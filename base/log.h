@@ -35,7 +35,7 @@ void log_err(enum log_level level, const char *event, struct err *err);
 #define log_info(...)    log_event(LOG_INFO, __VA_ARGS__)
 #define log_debug(...)   log_event(LOG_DEBUG, __VA_ARGS__)
 
-/* For what a guest can trigger: at most ten lines a second from each place, the rest is counted. */
+/* For what a guest can trigger: at most ten lines a second from each place; the rest is dropped. */
 #define log_guest(event, ...)                                                                      \
     do {                                                                                           \
         static struct log_rate log_rate_;                                                          \

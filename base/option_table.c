@@ -8,6 +8,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/assert.h"
+
 struct err *option_number_parse(const char *what, const char *text, uint64_t min, uint64_t max,
                                 uint64_t *out_value)
 {
@@ -121,6 +123,7 @@ struct err *option_table_parse(const struct option_table *table, int argc, char 
     struct option_result result = {0};
     bool options_ended = false;
 
+    ASSERT(table->operands_max <= OPTION_LIST_MAX);
     for (size_t i = 0; i < table->row_count; i++)
         set_default(&table->rows[i], settings);
     for (int i = 1; i < argc; i++) {
@@ -160,6 +163,8 @@ struct err *option_spec_parse(const char *what, const struct option_row *rows, s
         const struct option_row *row = find_row(rows, row_count, item, len);
         if (row == NULL)
             return err_new(ERR_INVALID, "%s: unknown key '%.*s'", what, (int)len, item);
+        if (row->type == OPTION_TYPE_FLAG && item[len] == '=')
+            return err_new(ERR_INVALID, "%s: key '%s' takes no value", what, row->name);
         if (row->type != OPTION_TYPE_FLAG && item[len] != '=')
             return err_new(ERR_INVALID, "%s: key '%s' needs a value (%s=%s)", what, row->name,
                            row->name, row->unit);

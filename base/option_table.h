@@ -4,8 +4,8 @@
  * settings from elsewhere, and the man page's OPTIONS.
  *
  *     static const struct option_row rows[] = {
- *         OPTION_NUMBER("memory", 'm', struct settings, memory_mib, "MIB", 1, 1 << 20, 128, "guest
- * memory"), OPTION_TEXT("name", 'n', struct settings, name, "NAME", NULL, "name of the machine"),
+ *         OPTION_NUMBER("memory", 'm', struct settings, memory_mib, "MIB", 1, 4096, 128, "RAM"),
+ *         OPTION_TEXT("name", 'n', struct settings, name, "NAME", NULL, "name of the machine"),
  *         OPTION_FLAG("json", 0, struct settings, json, "print JSON"),
  *         OPTION_LIST("disk", 'd', struct settings, disks, "SPEC", "a disk; may be repeated"),
  *     };
@@ -76,7 +76,8 @@ void option_table_print_help(const struct option_table *table, FILE *out);
 void option_table_print_mdoc(const struct option_table *table, FILE *out);
 
 /* Splits "key=value,key=value" settings such as --disk's: rows are matched by name, settings filled
- * as above. `copy` must live as long as the settings; it is modified. `what` heads the errors. */
+ * as above; a flag is its key alone. `copy` must live as long as the settings; it is modified.
+ * `what` heads the errors. */
 ERR_RESULT option_spec_parse(const char *what, const struct option_row *rows, size_t row_count,
                              char *copy, void *settings);
 

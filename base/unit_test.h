@@ -18,7 +18,17 @@
 /* A test reads as a sentence: TEST(a_truncated_section_is_refused) { ... } */
 #define TEST(name) static void name(void **unused __attribute__((unused)))
 
-#define ASSERT_OK(expr) assert_null(expr)
+/* Shows the message when there is an error after all. */
+#define ASSERT_OK(expr) assert_succeeds((expr), __FILE__, __LINE__)
+
+static inline void assert_succeeds(struct err *err, const char *file, int line)
+{
+    if (err == NULL)
+        return;
+    print_error("%s\n", err_message(err));
+    err_free(err);
+    _fail(file, line);
+}
 
 static inline void assert_fails(struct err *err, enum err_kind kind)
 {

@@ -1,3 +1,5 @@
+# gcc warns of less certain things when it instruments: presets with a sanitizer or coverage do not make
+# warnings errors; dev, release and clang do.
 set(SANITIZE "" CACHE STRING "Comma-separated sanitizers for every target")
 option(COVERAGE "Count which lines the tests reach" OFF)
 if(SANITIZE)
