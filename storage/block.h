@@ -22,7 +22,7 @@ struct block;
 
 struct block_ops {
     const char *format; /* "raw", "qcow2", "memory" */
-    /* All of the vectors, at most block->virtual_bytes; past the end is ERR_INVALID. */
+    /* All of the vectors, at most VIRTIO_REQUEST_IOVS; past virtual_bytes is ERR_INVALID. */
     struct err *(*read)(struct block *block, const struct iovec *iovs, int iov_count,
                         uint64_t offset);
     struct err *(*write)(struct block *block, const struct iovec *iovs, int iov_count,
@@ -41,6 +41,15 @@ struct block {
     uint64_t virtual_bytes;
     bool is_read_only; /* writes and discards are refused with ERR_STATE */
 };
+
+/* The checks that every format makes of a request: its range, its vectors, and that a read-only
+ * image is not changed. Gives its length. */
+enum block_request_kind { BLOCK_REQUEST_READ, BLOCK_REQUEST_CHANGE };
+ERR_RESULT block_check_vectors(const struct block *block, enum block_request_kind kind,
+                               const struct iovec *iovs, int iov_count, uint64_t offset,
+                               uint64_t *out_len);
+ERR_RESULT block_check_range(const struct block *block, enum block_request_kind kind,
+                             uint64_t offset, uint64_t len);
 
 static inline ERR_RESULT block_read(struct block *block, const struct iovec *iovs, int iov_count,
                                     uint64_t offset)

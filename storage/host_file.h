@@ -1,0 +1,62 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * host_file.h - the host's side of an image: one file, and what can be done to it.
+ *
+ * Everything that an image format does to the host goes through here, so that tests can record,
+ * cut and fail it. Thread: any, several at once; calls may block.
+ */
+#ifndef STORAGE_HOST_FILE_H
+#define STORAGE_HOST_FILE_H
+
+#include <stdatomic.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/uio.h>
+
+#include "base/err.h"
+#include "storage/io_vector.h"
+
+struct host_file;
+
+struct host_file_ops {
+    const char *name;
+    struct err *(*read)(struct host_file *file, const struct io_vector *to, uint64_t offset);
+    struct err *(*write)(struct host_file *file, const struct io_vector *from, uint64_t offset);
+    struct err *(*sync)(struct host_file *file);
+    struct err *(*punch)(struct host_file *file, uint64_t offset, uint64_t len);
+    struct err *(*truncate)(struct host_file *file, uint64_t bytes);
+    struct err *(*size)(struct host_file *file, uint64_t *out_bytes);
+    void (*destroy)(struct host_file *file);
+};
+
+struct host_file {
+    const struct host_file_ops *ops;
+    const char *path; /* for messages; lives as long as the file */
+    /* Set once by the first sync that fails, read before each: relaxed, it publishes nothing. */
+    atomic_bool has_lost_writes;
+};
+
+/* Takes the fd (also on failure) of a regular file or block device. */
+ERR_RESULT host_file_from_fd(int fd, const char *path, struct host_file **out_file);
+void host_file_destroy(struct host_file *file); /* closes; accepts NULL */
+
+/* All of the vector; what lies past the end of the file reads as zeros. */
+ERR_RESULT host_file_read(struct host_file *file, const struct io_vector *to, uint64_t offset);
+ERR_RESULT host_file_write(struct host_file *file, const struct io_vector *from, uint64_t offset);
+ERR_RESULT host_file_read_bytes(struct host_file *file, void *out_data, size_t len,
+                                uint64_t offset);
+ERR_RESULT host_file_write_bytes(struct host_file *file, const void *data, size_t len,
+                                 uint64_t offset);
+ERR_RESULT host_file_write_zeroes(struct host_file *file, uint64_t offset, uint64_t len);
+
+/* A barrier: what was written before is durable when it succeeds. Once it has failed it fails for
+ * ever, because the kernel may have dropped the pages that it could not write. */
+ERR_RESULT host_file_sync(struct host_file *file);
+
+/* Gives the range back to the host file system, if that can; it reads as zeros then, or as before
+ * where it can not. The size stays. */
+ERR_RESULT host_file_punch(struct host_file *file, uint64_t offset, uint64_t len);
+ERR_RESULT host_file_truncate(struct host_file *file, uint64_t bytes);
+ERR_RESULT host_file_size(struct host_file *file, uint64_t *out_bytes);
+
+#endif

@@ -1,0 +1,73 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include <string.h>
+
+#include "base/unit_test.h"
+#include "storage/raw/raw_image.h"
+#include "storage/testing/host_file_fake.h"
+
+static struct block *open_fake(size_t len, bool is_read_only, struct host_file **out_file)
+{
+    static uint8_t bytes[4096];
+    struct block *block = NULL;
+
+    memset(bytes, 1, sizeof(bytes));
+    ASSERT_OK(host_file_fake_create(bytes, len, out_file));
+    ASSERT_OK(raw_image_open(*out_file, is_read_only, &block));
+    return block;
+}
+
+TEST(a_raw_disk_is_the_bytes_of_its_file)
+{
+    struct host_file *file = NULL;
+    struct block *block = open_fake(4096, false, &file);
+    uint8_t data[512], back[1024];
+    const struct iovec out[] = {{data, 512}}, in[] = {{back, 1024}};
+
+    memset(data, 9, sizeof(data));
+    ASSERT_OK(block_write(block, out, 1, 1024));
+    ASSERT_OK(block_write_zeroes(block, 1536, 256, false));
+    ASSERT_OK(block_read(block, in, 1, 1024));
+
+    assert_int_equal(back[511], 9);
+    assert_int_equal(back[512], 0);
+    assert_int_equal(back[768], 1);
+    ASSERT_OK(block_discard(block, 0, 512));
+    ASSERT_OK(block_flush(block));
+    assert_int_equal(host_file_fake_syncs(file), 1);
+    ASSERT_OK(block_close(block));
+}
+
+TEST(a_part_of_a_sector_at_the_end_is_no_part_of_the_disk)
+{
+    struct host_file *file = NULL;
+    struct block *block = open_fake(1300, false, &file);
+
+    assert_int_equal(block->virtual_bytes, 1024);
+    ASSERT_OK(block_close(block));
+}
+
+TEST(a_read_only_disk_is_not_changed)
+{
+    struct host_file *file = NULL;
+    struct block *block = open_fake(4096, true, &file);
+    uint8_t data[512] = {0};
+    const struct iovec out[] = {{data, 512}};
+
+    assert_fails(block_write(block, out, 1, 0), ERR_STATE);
+    assert_fails(block_write_zeroes(block, 0, 512, true), ERR_STATE);
+    assert_fails(block_discard(block, 0, 512), ERR_STATE);
+    ASSERT_OK(block_flush(block));
+    assert_int_equal(host_file_fake_operations(file), 0);
+    ASSERT_OK(block_close(block));
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(a_raw_disk_is_the_bytes_of_its_file),
+        cmocka_unit_test(a_part_of_a_sector_at_the_end_is_no_part_of_the_disk),
+        cmocka_unit_test(a_read_only_disk_is_not_changed),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
