@@ -9,6 +9,7 @@
 #ifndef CONTROL_CONTROL_CLIENT_H
 #define CONTROL_CONTROL_CLIENT_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -20,7 +21,8 @@ struct control_client;
 /* Connects to the machine's named socket and greets it. ERR_NOT_FOUND when no such machine runs. */
 ERR_RESULT control_client_connect(const char *name, const char *program,
                                   struct control_client **out_client);
-/* Takes over a connected socket (one end of a socketpair whose other end vm-run was given). */
+/* Takes over a connected socket (one end of a socketpair whose other end vm-run was given), also on
+ * error. */
 ERR_RESULT control_client_attach(int fd, const char *program, struct control_client **out_client);
 void control_client_close(struct control_client *client);   /* accepts NULL */
 int control_client_fd(const struct control_client *client); /* readable: reply or hang-up */
@@ -58,7 +60,7 @@ ERR_RESULT control_hand_over(struct control_client *client, const char *target,
                              const uint8_t session[16]);
 ERR_RESULT control_take_back(struct control_client *client);
 ERR_RESULT control_configure(struct control_client *client, Ferry__MachineDescription *description,
-                             const int *tap_fds, size_t tap_fd_count);
+                             bool take_identity, const int *tap_fds, size_t tap_fd_count);
 ERR_RESULT control_load_state(struct control_client *client, Ferry__MachineState *state);
 ERR_RESULT control_memory_source(struct control_client *client, uint64_t index_checksum,
                                  const int *fds, size_t fd_count);
