@@ -9,9 +9,9 @@
 
 #include <stdint.h>
 
-#define NS_PER_US 1000u
-#define NS_PER_MS 1000000u
-#define NS_PER_S  1000000000u
+#define NS_PER_US ((uint64_t)1000)
+#define NS_PER_MS ((uint64_t)1000000)
+#define NS_PER_S  ((uint64_t)1000000000)
 
 uint64_t clock_monotonic_ns(void); /* CLOCK_MONOTONIC */
 uint64_t clock_realtime_ns(void);  /* since 1970, UTC */

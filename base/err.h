@@ -27,8 +27,10 @@ struct err;
 /* Must be used: a dropped error is a bug. */
 #define ERR_RESULT __attribute__((warn_unused_result)) struct err *
 
-ERR_RESULT err_new(enum err_kind kind, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
-ERR_RESULT err_errno(int errnum, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+ERR_RESULT err_new(enum err_kind kind, const char *fmt, ...)
+    __attribute__((format(printf, 2, 3), returns_nonnull));
+ERR_RESULT err_errno(int errnum, const char *fmt, ...)
+    __attribute__((format(printf, 2, 3), returns_nonnull));
 
 /* Prefixes "what we were doing: " and returns the same error; NULL stays NULL, so that
  * `return err_wrap(step(), "...")` does for both. */

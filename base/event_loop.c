@@ -246,7 +246,7 @@ struct err *event_loop_timer(struct event_loop *loop, void (*callback)(void *con
     struct event_source source = {
         .fd = fd, .is_timer = true, .on_timer = callback, .context = context};
     TRY(add_source(loop, source, EPOLLIN, out_source));
-    fd = -1;
+    (void)TAKE_FD(fd); /* the source's */
     return NULL;
 }
 

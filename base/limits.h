@@ -13,7 +13,7 @@
 #define GIB ((uint64_t)1 << 30)
 #define TIB ((uint64_t)1 << 40)
 
-#define PAGE_BYTES 4096u
+#define PAGE_BYTES ((uint64_t)4096) /* wide: products with it can pass 4 GiB */
 #define PAGE_SHIFT 12
 
 /* The machine. */
@@ -25,7 +25,7 @@
 #define MACHINE_NETS_MAX       8u
 #define MACHINE_CMDLINE_MAX    2047u
 #define MACHINE_FILE_BYTES_MAX (512u * MIB) /* kernel or initrd */
-#define MACHINE_VECTORS_MAX    512u /* message-signalled interrupts of all devices */
+#define MACHINE_VECTORS_MAX    512u         /* message-signalled interrupts of all devices */
 #define PATH_BYTES_MAX         4095u
 
 /* State. */

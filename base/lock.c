@@ -14,8 +14,8 @@
 /* One bit for each rank that this thread holds: the highest must be below the next one taken. */
 static _Thread_local uint64_t held_ranks;
 
-#define X(name) +1
-static_assert(0 LOCK_ORDER(X) <= 64, "ranks must fit the mask of held ones");
+#define X(name) (0 * LOCK_##name + 1) +
+static_assert(LOCK_ORDER(X) 0 <= 64, "ranks must fit the mask of held ones");
 #undef X
 
 static void check_pthread(int error)

@@ -171,7 +171,7 @@ struct err *option_spec_parse(const char *what, const struct option_row *rows, s
 
         char key[96];
         (void)snprintf(key, sizeof(key), "%s: %s", what, row->name);
-        TRY(set_value(row, key, item[len] == '=' ? item + len + 1 : NULL, settings));
+        TRY(set_value(row, key, item[len] == '=' ? item + len + 1 : "", settings));
     }
     return NULL;
 }

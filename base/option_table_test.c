@@ -142,12 +142,15 @@ TEST(numbers_are_whole_decimal_and_within_bounds)
 
 TEST(a_list_ends_at_its_limit)
 {
-    char line[1024] = "k";
-    for (unsigned i = 0; i < OPTION_LIST_MAX; i++)
-        (void)strcat(line, " -d x");
+    char line[1024];
+    memset(line, ' ', sizeof(line));
+    for (size_t i = 0; i <= OPTION_LIST_MAX; i++)
+        memcpy(&line[i * 5], "-d x ", 5);
 
+    line[OPTION_LIST_MAX * 5] = 'k';
+    line[OPTION_LIST_MAX * 5 + 1] = '\0';
     ASSERT_OK(parse(line));
-    (void)strcat(line, " -d x");
+    memcpy(&line[OPTION_LIST_MAX * 5], "-d x k", 7);
     assert_refused(line, "option --disk: given more than 32 times");
 }
 

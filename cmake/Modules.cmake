@@ -33,8 +33,8 @@ function(add_unit_test name)
         TIMEOUT ${arg_TIMEOUT} SKIP_RETURN_CODE 77)
 endfunction()
 
-# add_fuzz_target(frame MODULE proto)  builds frame_fuzz.c: with libFuzzer under -DFUZZ=ON, else as a
-# test that replays the corpus in tests/fuzz/corpus/frame.
+# add_fuzz_target(frame MODULE proto)  builds frame_fuzz.c: with libFuzzer under -DFUZZ=ON, where
+# tests/fuzz/run finds it, else as a test that replays the corpus in tests/fuzz/corpus/frame.
 function(add_fuzz_target name)
     cmake_parse_arguments(arg "" "MODULE" "" ${ARGN})
     get_filename_component(base ${name} NAME)
@@ -42,6 +42,8 @@ function(add_fuzz_target name)
         add_executable(${base}_fuzz ${name}_fuzz.c)
         target_link_options(${base}_fuzz PRIVATE -fsanitize=fuzzer)
         target_link_libraries(${base}_fuzz PRIVATE ${arg_MODULE})
+        set_target_properties(${base}_fuzz PROPERTIES
+            RUNTIME_OUTPUT_DIRECTORY ${PROJECT_BINARY_DIR}/targets)
     elseif(BUILD_TESTING)
         add_executable(${base}_fuzz ${name}_fuzz.c ${PROJECT_SOURCE_DIR}/tests/fuzz/replay_main.c)
         target_link_libraries(${base}_fuzz PRIVATE ${arg_MODULE})

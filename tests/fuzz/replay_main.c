@@ -2,8 +2,9 @@
 /*
  * replay_main.c - runs a fuzz target over a corpus, for builds without libFuzzer.
  *
- * Arguments are files, or folders whose files are taken. Each is run whole and cut at many lengths,
- * so that a small corpus still meets every early end. Tested by: the fuzz tests themselves.
+ * Arguments are files, or folders whose files are taken; none at all is a failure. Each is run
+ * whole and cut at many lengths, so that a small corpus still meets every early end.
+ * Tested by: the fuzz tests themselves.
  */
 #include <dirent.h>
 #include <stdint.h>
@@ -31,6 +32,8 @@ static void run_once(const uint8_t *data, size_t size)
     free(copy);
 }
 
+static unsigned file_count;
+
 static int replay_file(const char *path)
 {
     void *data = NULL;
@@ -42,6 +45,7 @@ static int replay_file(const char *path)
         err_free(err);
         return EXIT_FAILURE;
     }
+    file_count++;
     run_once(data, len);
     for (size_t cut = 0; cut < len; cut += len / CUTS_MAX + 1)
         run_once(data, cut);
@@ -70,9 +74,10 @@ static int replay(const char *path)
 
 int main(int argc, char **argv)
 {
-    int result = argc > 1 ? EXIT_SUCCESS : EXIT_FAILURE;
+    int result = EXIT_SUCCESS;
 
     for (int i = 1; i < argc; i++)
         result |= replay(argv[i]);
-    return result;
+    (void)printf("%u files replayed\n", file_count);
+    return file_count == 0 ? EXIT_FAILURE : result;
 }
