@@ -50,7 +50,7 @@ struct event_loop {
     struct message **last_message GUARDED_BY(&lock);
 };
 
-struct err *event_loop_create(struct event_loop **out_loop)
+struct err *event_loop_create(struct event_loop **out_loop) LOCK_UNCHECKED
 {
     struct event_loop *loop = calloc(1, sizeof(*loop));
     if (loop == NULL)
@@ -59,9 +59,7 @@ struct err *event_loop_create(struct event_loop **out_loop)
     loop->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
     loop->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     lock_init(&loop->lock, LOCK_LOOP);
-    lock_acquire(&loop->lock);
     loop->last_message = &loop->first_message;
-    lock_release(&loop->lock);
 
     struct epoll_event event = {.events = EPOLLIN, .data.ptr = NULL};
     if (loop->epoll_fd < 0 || loop->wake_fd < 0 ||
@@ -81,7 +79,7 @@ static void source_free(struct event_source *source)
     free(source);
 }
 
-void event_loop_destroy(struct event_loop *loop)
+void event_loop_destroy(struct event_loop *loop) LOCK_UNCHECKED
 {
     if (loop == NULL)
         return;
@@ -90,13 +88,11 @@ void event_loop_destroy(struct event_loop *loop)
         source_free(loop->sources);
         loop->sources = next;
     }
-    lock_acquire(&loop->lock);
     while (loop->first_message != NULL) {
         struct message *next = loop->first_message->next;
         free(loop->first_message);
         loop->first_message = next;
     }
-    lock_release(&loop->lock);
     cleanup_fd(&loop->epoll_fd);
     cleanup_fd(&loop->wake_fd);
     lock_finish(&loop->lock);

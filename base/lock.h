@@ -31,6 +31,10 @@
 #define ACQUIRES(lock_ptr)   LOCK_ATTRIBUTE(acquire_capability(lock_ptr))
 #define RELEASES(lock_ptr)   LOCK_ATTRIBUTE(release_capability(lock_ptr))
 
+/* For create and destroy, when no other thread knows the object; elsewhere a comment says why the
+ * lock is not needed. */
+#define LOCK_UNCHECKED LOCK_ATTRIBUTE(no_thread_safety_analysis)
+
 /* Outermost first. */
 #define LOCK_ORDER(X)                                                                              \
     X(MIGRATION_SESSION)                                                                           \

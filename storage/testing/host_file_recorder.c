@@ -113,7 +113,7 @@ static const struct host_file_ops recorder_ops = {
 };
 
 struct err *host_file_recorder_create(struct host_file *next, struct record_log *log,
-                                      struct host_file **out_file)
+                                      struct host_file **out_file) LOCK_UNCHECKED
 {
     struct recorder *self = calloc(1, sizeof(*self));
     if (self == NULL)

@@ -166,7 +166,7 @@ static struct err *msi_set(struct interrupts *interrupts, uint32_t vector, uint6
     return err;
 }
 
-static void msi_fire(struct interrupts *interrupts, uint32_t vector)
+static void msi_fire(struct interrupts *interrupts, uint32_t vector) LOCK_UNCHECKED
 {
     struct kvm_interrupts *self = CONTAINER_OF(interrupts, struct kvm_interrupts, base);
     uint64_t one = 1;
@@ -208,7 +208,8 @@ static const struct interrupts_ops kvm_interrupts_ops = {
     .notify_remove = notify_remove,
 };
 
-struct err *kvm_interrupts_create(struct kvm_vm *vm, struct kvm_interrupts **out_interrupts)
+struct err *kvm_interrupts_create(struct kvm_vm *vm,
+                                  struct kvm_interrupts **out_interrupts) LOCK_UNCHECKED
 {
     struct kvm_interrupts *self = calloc(1, sizeof(*self));
     if (self == NULL)
@@ -238,7 +239,7 @@ struct err *kvm_interrupts_create(struct kvm_vm *vm, struct kvm_interrupts **out
     return NULL;
 }
 
-void kvm_interrupts_destroy(struct kvm_interrupts *interrupts)
+void kvm_interrupts_destroy(struct kvm_interrupts *interrupts) LOCK_UNCHECKED
 {
     if (interrupts == NULL)
         return;
