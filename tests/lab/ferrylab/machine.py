@@ -1,0 +1,49 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a scenario wants a virtual machine to be, whichever program runs it."""
+
+import dataclasses
+
+from ferrylab import network, storage
+
+
+@dataclasses.dataclass(frozen=True)
+class Machine:
+    """A guest: a stock Debian kernel with the lab's initramfs, and what its checks do."""
+    name: str = "web"
+    memory_mib: int = 256
+    vcpus: int = 2
+    memory_check: str = "32,4000"  # MiB, pages a second; empty for none
+    disk_check: str = "20"         # writes a second; empty for no disk
+    has_network: bool = True
+    is_off_after_boot: bool = False
+    mac: str = "52:54:00:12:34:56"
+
+    kernel: str = "/lib/boot/vmlinuz"
+    initramfs: str = "/lib/boot/initramfs"
+    disk_mib: int = 64
+
+    @property
+    def disk(self):
+        """Path of the disk, the same on all hosts."""
+        return f"{storage.PATH}/{self.name}.qcow2"
+
+    def console_log(self):
+        """Where the serial console of the guest goes, on each host."""
+        return f"/run/lab/{self.name}.console"
+
+    def command_line(self):
+        """The kernel command line.
+
+        `quiet` matters: each character on the console costs an exit, and exits are slow here.
+        """
+        words = ["console=ttyS0", "quiet", "panic=-1", "tsc=reliable", "no_timer_check",
+                 "random.trust_cpu=on", "cryptomgr.notests"]
+        if self.has_network:
+            words.append(f"lab.ip={network.GUEST_ADDRESS}/24")
+        if self.memory_check:
+            words.append(f"lab.memory={self.memory_check}")
+        if self.disk_check:
+            words.append(f"lab.disk={self.disk_check}")
+        if self.is_off_after_boot:
+            words.append("lab.then=off")
+        return " ".join(words)
