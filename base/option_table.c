@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include "base/assert.h"
+#include "base/checked_math.h"
 
 struct err *option_number_parse(const char *what, const char *text, uint64_t min, uint64_t max,
                                 uint64_t *out_value)
@@ -112,9 +113,25 @@ static struct err *parse_option(const struct option_table *table, int argc, char
     return set_value(row, what, value, settings);
 }
 
-static bool is_help(const char *word)
+static bool is_help(const char *word, struct option_result *out_result)
 {
-    return strcmp(word, "--help") == 0 || strcmp(word, "-h") == 0;
+    static const struct {
+        const char *word;
+        enum option_help help;
+    } words[] = {
+        {"--help", OPTION_HELP_TEXT},
+        {"-h", OPTION_HELP_TEXT},
+        {"--help=mdoc", OPTION_HELP_MDOC},
+        {"--help=bash", OPTION_HELP_BASH},
+    };
+
+    for (size_t i = 0; i < ARRAY_COUNT(words); i++) {
+        if (strcmp(word, words[i].word) == 0) {
+            *out_result = (struct option_result){.help_wanted = true, .help = words[i].help};
+            return true;
+        }
+    }
+    return false;
 }
 
 struct err *option_table_parse(const struct option_table *table, int argc, char **argv,
@@ -128,10 +145,8 @@ struct err *option_table_parse(const struct option_table *table, int argc, char 
         set_default(&table->rows[i], settings);
     for (int i = 1; i < argc; i++) {
         const char *word = argv[i];
-        if (!options_ended && is_help(word)) {
-            *out_result = (struct option_result){.help_wanted = true};
+        if (!options_ended && is_help(word, out_result))
             return NULL;
-        }
         if (!options_ended && strcmp(word, "--") == 0) {
             options_ended = true;
         } else if (!options_ended && word[0] == '-' && word[1] != '\0') {
@@ -176,7 +191,7 @@ struct err *option_spec_parse(const char *what, const struct option_row *rows, s
     return NULL;
 }
 
-void option_table_print_help(const struct option_table *table, FILE *out)
+static void print_text(const struct option_table *table, FILE *out)
 {
     (void)fprintf(out, "usage: %s [options] %s\n\n%s\n\noptions:\n", table->program,
                   table->arguments, table->summary);
@@ -200,7 +215,7 @@ void option_table_print_help(const struct option_table *table, FILE *out)
     (void)fprintf(out, "  %-30s %s\n", "-h, --help", "print this");
 }
 
-void option_table_print_mdoc(const struct option_table *table, FILE *out)
+static void print_mdoc(const struct option_table *table, FILE *out)
 {
     (void)fprintf(out, ".Sh OPTIONS\n.Bl -tag -width Ds\n");
     for (size_t i = 0; i < table->row_count; i++) {
@@ -220,4 +235,24 @@ void option_table_print_mdoc(const struct option_table *table, FILE *out)
             (void)fprintf(out, "Default:\n.Ql %s .\n", row->text_default);
     }
     (void)fprintf(out, ".It Fl h , Fl Fl help\nPrint the options.\n.El\n");
+}
+
+/* Completes the names of options; everything else falls back to file names. */
+static void print_bash(const struct option_table *table, FILE *out)
+{
+    (void)fprintf(out, "_%s() {\n    COMPREPLY=()\n    case $2 in -*) COMPREPLY=($(compgen -W '",
+                  table->program);
+    for (size_t i = 0; i < table->row_count; i++)
+        (void)fprintf(out, "--%s ", table->rows[i].name);
+    (void)fprintf(out, "--help' -- \"$2\")) ;; esac\n}\ncomplete -o default -F _%s %s\n",
+                  table->program, table->program);
+}
+
+void option_table_print_help(const struct option_table *table, enum option_help help, FILE *out)
+{
+    switch (help) {
+    case OPTION_HELP_TEXT: print_text(table, out); break;
+    case OPTION_HELP_MDOC: print_mdoc(table, out); break;
+    case OPTION_HELP_BASH: print_bash(table, out); break;
+    }
 }

@@ -11,8 +11,8 @@
  *     };
  *
  * Settings are a plain struct: uint64_t for numbers, const char * for texts, bool for flags,
- * struct option_list for lists. Texts point into argv or the defaults. `--help` is understood by
- * every table. Thread: loop only.
+ * struct option_list for lists. Texts point into argv or the defaults. Every table understands
+ * `--help`, and, for the build, `--help=mdoc` and `--help=bash`. Thread: loop only.
  */
 #ifndef BASE_OPTION_TABLE_H
 #define BASE_OPTION_TABLE_H
@@ -62,18 +62,23 @@ struct option_table {
     size_t operands_min, operands_max;
 };
 
+enum option_help {
+    OPTION_HELP_TEXT, /* for a terminal */
+    OPTION_HELP_MDOC, /* the man page's OPTIONS */
+    OPTION_HELP_BASH, /* completion */
+};
+
 struct option_result {
     const char *operands[OPTION_LIST_MAX];
     size_t operand_count;
-    bool help_wanted; /* then nothing else was checked; the caller prints and exits with 0 */
+    bool help_wanted; /* then nothing else was checked: option_table_print_help, exit with 0 */
+    enum option_help help;
 };
 
 /* Fills settings (zeroed or not) with defaults, then with argv[1..]. "--" ends the options. */
 ERR_RESULT option_table_parse(const struct option_table *table, int argc, char **argv,
                               void *settings, struct option_result *out_result);
-void option_table_print_help(const struct option_table *table, FILE *out);
-/* The OPTIONS section in mdoc. */
-void option_table_print_mdoc(const struct option_table *table, FILE *out);
+void option_table_print_help(const struct option_table *table, enum option_help help, FILE *out);
 
 /* Splits "key=value,key=value" settings such as --disk's: rows are matched by name, settings filled
  * as above; a flag is its key alone. `copy` must live as long as the settings; it is modified.

@@ -103,8 +103,14 @@ TEST(help_is_understood_before_anything_is_checked)
 {
     ASSERT_OK(parse("--help --nonsense"));
     assert_true(result.help_wanted);
+    assert_int_equal(result.help, OPTION_HELP_TEXT);
     ASSERT_OK(parse("-h"));
     assert_true(result.help_wanted);
+    ASSERT_OK(parse("--help=mdoc"));
+    assert_int_equal(result.help, OPTION_HELP_MDOC);
+    ASSERT_OK(parse("--help=bash"));
+    assert_int_equal(result.help, OPTION_HELP_BASH);
+    assert_refused("--help=html k", "unknown option '--help=html'");
 }
 
 TEST(a_value_may_look_like_an_option)
@@ -181,21 +187,21 @@ TEST(mistakes_in_a_spec_are_refused)
         assert_fails(parse_spec(wrong[i]), ERR_INVALID);
 }
 
-static char *printed_by(void (*print)(const struct option_table *, FILE *))
+static char *printed_as(enum option_help help)
 {
     char *text = NULL;
     size_t len = 0;
     FILE *out = open_memstream(&text, &len);
 
     assert_non_null(out);
-    print(&table, out);
+    option_table_print_help(&table, help, out);
     assert_int_equal(fclose(out), 0);
     return text;
 }
 
 TEST(help_shows_every_option_with_unit_bounds_and_default)
 {
-    CLEANUP(cleanup_free) char *text = printed_by(option_table_print_help);
+    CLEANUP(cleanup_free) char *text = printed_as(OPTION_HELP_TEXT);
 
     assert_non_null(strstr(text, "usage: vm-test [options] KERNEL [INITRD]\n"));
     assert_non_null(strstr(text, "-m, --memory MIB"));
@@ -207,12 +213,24 @@ TEST(help_shows_every_option_with_unit_bounds_and_default)
 
 TEST(mdoc_has_an_item_for_every_option)
 {
-    CLEANUP(cleanup_free) char *text = printed_by(option_table_print_mdoc);
+    CLEANUP(cleanup_free) char *text = printed_as(OPTION_HELP_MDOC);
 
     assert_non_null(strstr(text, ".It Fl m , Fl Fl memory Ar MIB\n"));
     assert_non_null(strstr(text, "From 1 to 4096; default 128.\n"));
     assert_non_null(strstr(text, ".It Fl Fl json\n"));
     assert_non_null(strstr(text, ".It Fl h , Fl Fl help\n"));
+}
+
+TEST(the_completion_is_a_script_that_bash_accepts)
+{
+    CLEANUP(cleanup_free) char *text = printed_as(OPTION_HELP_BASH);
+
+    assert_non_null(strstr(text, "--memory --name --json --disk --help"));
+    assert_non_null(strstr(text, "complete -o default -F _vm-test vm-test\n"));
+    FILE *bash = popen("bash -n", "w");
+    assert_non_null(bash);
+    assert_int_equal(fputs(text, bash) < 0, 0);
+    assert_int_equal(pclose(bash), 0);
 }
 
 int main(void)
@@ -231,6 +249,7 @@ int main(void)
         cmocka_unit_test(mistakes_in_a_spec_are_refused),
         cmocka_unit_test(help_shows_every_option_with_unit_bounds_and_default),
         cmocka_unit_test(mdoc_has_an_item_for_every_option),
+        cmocka_unit_test(the_completion_is_a_script_that_bash_accepts),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
