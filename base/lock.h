@@ -42,6 +42,7 @@
     X(VCPU_GATE)                                                                                   \
     X(DEVICES)                                                                                     \
     X(VIRTQUEUE)                                                                                   \
+    X(MSIX)                                                                                        \
     X(LAZY_MEMORY)                                                                                 \
     X(DIRTY_TRACKER)                                                                               \
     X(IRQ_ROUTES)                                                                                  \
