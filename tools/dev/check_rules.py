@@ -139,6 +139,12 @@ def name_breaches(names):
             yield f"{', '.join(places)}: unique names: one name for {len(places)} files"
 
 
+def link_breaches(path, name, text):
+    for match in re.finditer(r"\]\((?!https?:|#)([^)#\s]+)", text):
+        if not (path.parent / match.group(1)).exists():
+            yield f"{name}: links: {match.group(1)} does not exist"
+
+
 def has_licence_line(text):
     return any("SPDX-License-Identifier: Apache-2.0" in line for line in text.split("\n", 2)[:2])
 
@@ -169,6 +175,8 @@ def breaches():
         if name.endswith((".c", ".h", ".proto", ".S", ".asl", ".py", ".sh")):
             if not has_licence_line(text) and not is_excused("licence line", name):
                 yield f"{name}: licence line: no SPDX line at the top"
+        if name.endswith(".md"):
+            yield from link_breaches(path, name, text)
         if name.endswith((".c", ".h")):
             yield from pattern_breaches(name, *split_c(text))
             yield from size_breaches(name, text)
