@@ -69,7 +69,7 @@ struct err *pci_msix_create(struct interrupts *interrupts, uint16_t vector_count
     return NULL;
 }
 
-void pci_msix_destroy(struct pci_msix *msix)
+void pci_msix_destroy(struct pci_msix *msix) LOCK_UNCHECKED
 {
     if (msix == NULL)
         return;
