@@ -76,7 +76,7 @@ static struct program_header read_program_header(struct reader *in, bool is_64)
     header.address = is_64 ? reader_le64(in) : reader_le32(in);
     header.file_bytes = is_64 ? reader_le64(in) : reader_le32(in);
     header.memory_bytes = is_64 ? reader_le64(in) : reader_le32(in);
-    reader_skip(in, is_64 ? 8 : 8); /* p_align; before it p_flags of the 32-bit kind */
+    reader_skip(in, 8); /* p_align; before it p_flags of the 32-bit kind */
     return header;
 }
 

@@ -180,7 +180,7 @@ static struct err *write_start_info(struct guest_memory *memory, struct loaded_f
     writer_le64(&out, initrd.bytes);
 
     out = writer_of(info + (START_INFO_MAP - BOOT_START_INFO_ADDRESS),
-                    BOOT_RANGES_MAX * START_MAP_BYTES);
+                    (size_t)BOOT_RANGES_MAX * START_MAP_BYTES);
     for (size_t i = 0; i < count; i++) {
         writer_le64(&out, ranges[i].start);
         writer_le64(&out, ranges[i].bytes);
