@@ -1,0 +1,58 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * program.c - see program.h.
+ */
+#include "tools/program.h"
+
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "base/log.h"
+
+static const char *program = "ferry";
+
+enum program_exit program_exit_of(enum err_kind kind)
+{
+    switch (kind) {
+    case ERR_NOT_FOUND: return PROGRAM_NOT_FOUND;
+    case ERR_STATE:
+    case ERR_INCOMPATIBLE: return PROGRAM_NOT_POSSIBLE;
+    case ERR_DENIED: return PROGRAM_DENIED;
+    case ERR_TIMEOUT: return PROGRAM_TIMEOUT;
+    case ERR_CANCELLED: return PROGRAM_CANCELLED;
+    case ERR_INVALID:
+    case ERR_IO:
+    case ERR_NO_MEMORY: break;
+    }
+    return PROGRAM_FAILED;
+}
+
+int program_end(struct err *err)
+{
+    if (err == NULL)
+        return PROGRAM_DONE;
+    enum program_exit code = program_exit_of(err_kind(err));
+    (void)fprintf(stderr, "%s: %s\n", program, err_message(err));
+    err_free(err);
+    return (int)code;
+}
+
+void program_begin(const struct option_table *table, int argc, char **argv, void *settings,
+                   struct option_result *out_result)
+{
+    program = table->program;
+    log_set_program(program);
+    /* A peer that hangs up is an error of the write, not the end of the process. */
+    (void)signal(SIGPIPE, SIG_IGN);
+
+    struct err *err = option_table_parse(table, argc, argv, settings, out_result);
+    if (err != NULL) {
+        (void)program_end(err);
+        exit(PROGRAM_USAGE);
+    }
+    if (out_result->help_wanted) {
+        option_table_print_help(table, out_result->help, stdout);
+        exit(PROGRAM_DONE);
+    }
+}
