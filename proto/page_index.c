@@ -244,6 +244,12 @@ struct err *page_index_builder_copy(struct page_index_builder *builder, struct p
     return NULL;
 }
 
+struct page_location page_index_builder_get(const struct page_index_builder *builder, uint64_t page)
+{
+    ASSERT(page < builder->page_count);
+    return parse_entry(builder->entries + page * ENTRY_BYTES);
+}
+
 void page_index_builder_set(struct page_index_builder *builder, uint64_t page,
                             struct page_location location)
 {

@@ -52,6 +52,9 @@ ERR_RESULT page_index_builder_create(uint64_t page_count, struct page_index_buil
 void page_index_builder_destroy(struct page_index_builder *builder); /* accepts NULL */
 /* Starts from another index: its entries and file numbers. Verifies all of it. */
 ERR_RESULT page_index_builder_copy(struct page_index_builder *builder, struct page_index *from);
+/* What is set for the page; zero pages at first. */
+struct page_location page_index_builder_get(const struct page_index_builder *builder,
+                                            uint64_t page);
 void page_index_builder_set(struct page_index_builder *builder, uint64_t page,
                             struct page_location location);
 /* Writes at offset 0 of an empty file, does not sync it. */
