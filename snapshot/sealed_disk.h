@@ -1,0 +1,21 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * sealed_disk.h - the disk layers that a snapshot refers to: recognised by size and modification
+ * time, which copies that keep times (rsync -a, cp -p) keep too. Thread: any.
+ */
+#ifndef SNAPSHOT_SEALED_DISK_H
+#define SNAPSHOT_SEALED_DISK_H
+
+#include <stdint.h>
+
+#include "base/err.h"
+#include "proto/snapshot.pb-c.h"
+
+/* Fills file_bytes and modified_ns from the file at disk->path. */
+ERR_RESULT sealed_disk_look(Ferry__SnapshotDisk *disk);
+
+/* ERR_NOT_FOUND when it is missing, ERR_STATE when it is not the file that was sealed, is not
+ * sealed any more, or is not a usable image. */
+ERR_RESULT sealed_disk_check(const Ferry__SnapshotDisk *disk);
+
+#endif

@@ -1,0 +1,54 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * snapshot_id.c - see snapshot_id.h.
+ */
+#include "snapshot/snapshot_id.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/random.h>
+#include <time.h>
+
+#include "base/assert.h"
+#include "base/clock.h"
+
+/* '0' stands for a digit, 'x' for a lower-case hexadecimal one, others for themselves. */
+static const char pattern[SNAPSHOT_ID_LEN + 1] = "00000000T000000.000000Z-xxxxxxxx";
+
+struct err *snapshot_id_make(uint64_t realtime_ns, struct snapshot_id *out_id)
+{
+    time_t seconds = (time_t)(realtime_ns / NS_PER_S);
+    uint32_t salt = 0;
+    struct tm utc;
+    char day[16];
+
+    if (gmtime_r(&seconds, &utc) == NULL)
+        return err_errno(errno, "name the snapshot by the time");
+    if (getrandom(&salt, sizeof(salt), 0) != (ssize_t)sizeof(salt))
+        return err_errno(errno, "draw random bytes for the snapshot's name");
+    (void)strftime(day, sizeof(day), "%Y%m%dT%H%M%S", &utc);
+    (void)snprintf(out_id->text, sizeof(out_id->text), "%s.%06uZ-%08x", day,
+                   (unsigned)(realtime_ns % NS_PER_S / NS_PER_US), salt);
+    ASSERT(snapshot_id_is_valid(out_id->text));
+    return NULL;
+}
+
+static bool character_matches(char wanted, char c)
+{
+    bool is_digit = c >= '0' && c <= '9';
+
+    if (wanted == '0')
+        return is_digit;
+    if (wanted == 'x')
+        return is_digit || (c >= 'a' && c <= 'f');
+    return c == wanted;
+}
+
+bool snapshot_id_is_valid(const char *text)
+{
+    for (size_t i = 0; i < SNAPSHOT_ID_LEN; i++)
+        if (!character_matches(pattern[i], text[i]))
+            return false; /* also at the end of a shorter text */
+    return text[SNAPSHOT_ID_LEN] == '\0';
+}
