@@ -1,0 +1,320 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * restore.c - see restore.h.
+ *
+ * Until "start the machine" nothing but files has been looked at, and the new overlays are all that
+ * there is to undo. From there on until "resume" the machine's process ends by itself when the
+ * connection to it closes, so that a restore which dies leaves nothing running.
+ */
+#include "snapshot/restore.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/assert.h"
+#include "base/checked_math.h"
+#include "base/clock.h"
+#include "base/limits.h"
+#include "base/test_hook.h"
+#include "control/control_client.h"
+#include "control/machine_process.h"
+#include "snapshot/catalog.h"
+#include "snapshot/sealed_disk.h"
+#include "snapshot/snapshot_parts.h"
+#include "snapshot/verify.h"
+#include "storage/disk_image.h"
+
+struct restore {
+    struct snapshot_store *store;
+    const struct snapshot_name *from;
+    struct restore_settings settings;
+
+    Ferry__SnapshotManifest *manifest; /* owned */
+    struct snapshot_parts *parts;      /* owned */
+    char *overlays[MACHINE_DISKS_MAX]; /* owned: paths of created images */
+    size_t overlay_count;
+    struct control_client *client; /* owned unless given */
+    bool is_client_given;
+    pid_t pid;      /* 0: not started by us */
+    char *log_path; /* owned */
+
+    uint64_t start_ns;
+    uint64_t first_run_ns;
+    struct restore_timing timings[RESTORE_PHASES_MAX];
+    size_t timing_count;
+};
+
+struct phase_row {
+    const char *name;
+    struct err *(*run)(struct restore *restore);
+    void (*undo)(struct restore *restore); /* NULL: nothing; may meet a half-done phase */
+};
+
+static Ferry__MachineConfig *config_of(struct restore *restore)
+{
+    return restore->manifest->description->config;
+}
+
+static struct err *replace_text(char **text, const char *by)
+{
+    char *copy = strdup(by);
+
+    if (copy == NULL)
+        return err_new(ERR_NO_MEMORY, "describe the machine");
+    if (*text != protobuf_c_empty_string)
+        free(*text);
+    *text = copy;
+    return NULL;
+}
+
+static struct err *read_manifest(struct restore *restore)
+{
+    TRY(catalog_load(restore->store, restore->from->machine, restore->from->id.text,
+                     &restore->manifest));
+    if (restore->settings.name != NULL)
+        TRY(replace_text(&config_of(restore)->name, restore->settings.name));
+    return NULL;
+}
+
+static struct err *check_name(struct restore *restore)
+{
+    struct control_client *running = NULL;
+    const char *name = config_of(restore)->name;
+
+    struct err *err = control_client_connect(name, restore->settings.program, &running);
+    control_client_close(running);
+    if (err == NULL)
+        return err_new(ERR_STATE,
+                       "machine '%s' is running; stop it first (vm-ctl quit %s), or give the "
+                       "restored one another name (--name)",
+                       name, name);
+    if (err_kind(err) != ERR_NOT_FOUND)
+        return err;
+    err_free(err);
+    return NULL;
+}
+
+static struct err *check_nets(struct restore *restore)
+{
+    for (size_t i = 0; i < config_of(restore)->n_nets; i++)
+        if (config_of(restore)->nets[i]->tap_by_fd)
+            return err_new(ERR_INCOMPATIBLE,
+                           "network '%s' was handed over as a descriptor, which can not be found "
+                           "again",
+                           config_of(restore)->nets[i]->id);
+    return NULL;
+}
+
+static struct err *verify_all(struct restore *restore)
+{
+    struct verify_report report;
+
+    TRY(snapshot_verify(restore->store, restore->from->machine, restore->from->id.text, &report));
+    struct err *err = verify_report_error(&report);
+    verify_report_finish(&report);
+    return err;
+}
+
+static struct err *check(struct restore *restore)
+{
+    if (!restore->is_client_given)
+        TRY(check_name(restore));
+    TRY(check_nets(restore));
+    if (restore->settings.is_verified)
+        TRY(verify_all(restore));
+    TRY(snapshot_parts_open(restore->store, restore->manifest, &restore->parts));
+    for (size_t i = 0; i < restore->manifest->n_disks; i++)
+        TRY(sealed_disk_check(restore->manifest->disks[i]));
+    return NULL;
+}
+
+static struct err *make_overlay(struct restore *restore, size_t index)
+{
+    const Ferry__SnapshotDisk *sealed = restore->manifest->disks[index];
+    Ferry__DiskConfig *disk = config_of(restore)->disks[index];
+
+    TRY(replace_text(&disk->path, sealed->path));
+    TRY(replace_text(&disk->format, sealed->format));
+    if (sealed->read_only)
+        return NULL;
+
+    char **path = &restore->overlays[restore->overlay_count];
+    TRY(disk_image_next_overlay(sealed->path, path));
+    struct err *err =
+        disk_image_create_overlay(*path, sealed->path, sealed->format, sealed->virtual_bytes);
+    if (err != NULL) {
+        free(TAKE_PTR(*path)); /* not ours to remove */
+        return err;
+    }
+    restore->overlay_count++;
+    TRY(replace_text(&disk->format, "qcow2"));
+    return replace_text(&disk->path, *path);
+}
+
+static struct err *make_overlays(struct restore *restore)
+{
+    for (size_t i = 0; i < restore->manifest->n_disks; i++)
+        TRY(make_overlay(restore, i));
+    return NULL;
+}
+
+static void remove_overlays(struct restore *restore)
+{
+    for (size_t i = 0; i < restore->overlay_count; i++)
+        (void)unlink(restore->overlays[i]);
+}
+
+static struct err *start_machine(struct restore *restore)
+{
+    if (restore->is_client_given)
+        return NULL;
+    return machine_process_start(config_of(restore)->name, restore->settings.program,
+                                 &restore->client, &restore->pid, &restore->log_path);
+}
+
+/* Closing the connection is what ends the process. */
+static void end_machine(struct restore *restore)
+{
+    if (restore->pid == 0)
+        return;
+    control_client_close(TAKE_PTR(restore->client));
+    machine_process_reap(restore->pid);
+}
+
+static struct err *configure(struct restore *restore)
+{
+    return control_configure(restore->client, restore->manifest->description, true, NULL, 0);
+}
+
+static struct err *load_state(struct restore *restore)
+{
+    return control_load_state(restore->client, restore->parts->state);
+}
+
+static struct err *give_memory(struct restore *restore)
+{
+    return control_memory_source(restore->client,
+                                 manifest_part(restore->manifest, SNAPSHOT_PART_INDEX)->checksum,
+                                 restore->parts->fds, restore->parts->fd_count);
+}
+
+static struct err *resume(struct restore *restore)
+{
+    Ferry__ControlReply *status = NULL;
+
+    if (restore->settings.is_paused)
+        return control_pause(restore->client, false, &restore->first_run_ns);
+    TRY(control_resume(restore->client));
+    TRY(control_status(restore->client, &status));
+    restore->first_run_ns = status->status == NULL ? 0 : status->status->first_run_ns;
+    ferry__control_reply__free_unpacked(status, NULL);
+    return NULL;
+}
+
+/* clang-format off */
+static const struct phase_row phases[] = {
+    {"read the manifest", read_manifest, NULL},
+    {"check",             check,         NULL},
+    {"make overlays",     make_overlays, remove_overlays},
+    {"start the machine", start_machine, end_machine},
+    {"configure",         configure,     NULL},
+    {"load the state",    load_state,    NULL},
+    {"give the memory",   give_memory,   NULL},
+    {"resume",            resume,        NULL},
+};
+/* clang-format on */
+static_assert(ARRAY_COUNT(phases) <= RESTORE_PHASES_MAX, "each phase has its timing");
+
+static struct err *run_phase(struct restore *restore, size_t index)
+{
+    uint64_t start_ns = clock_monotonic_ns();
+
+    test_hook(phases[index].name);
+    struct err *err = phases[index].run(restore);
+    restore->timings[index].phase = phases[index].name;
+    restore->timings[index].us = (clock_monotonic_ns() - start_ns) / NS_PER_US;
+    restore->timing_count = index + 1;
+    return err;
+}
+
+static struct err *run_phases(struct restore *restore)
+{
+    for (size_t i = 0; i < ARRAY_COUNT(phases); i++) {
+        struct err *err = run_phase(restore, i);
+        if (err == NULL)
+            continue;
+        for (size_t done = i + 1; done-- > 0;)
+            if (phases[done].undo != NULL)
+                phases[done].undo(restore);
+        return err_wrap(err, "restore '%s/%s', phase '%s'", restore->from->machine,
+                        restore->from->id.text, phases[i].name);
+    }
+    return NULL;
+}
+
+static void release(struct restore *restore)
+{
+    if (!restore->is_client_given)
+        control_client_close(restore->client);
+    snapshot_parts_close(restore->parts);
+    manifest_free(restore->manifest);
+    for (size_t i = 0; i < restore->overlay_count; i++)
+        free(restore->overlays[i]);
+    free(restore->log_path);
+}
+
+static void fill_result(struct restore *restore, struct restore_result *out_result)
+{
+    *out_result = (struct restore_result){
+        .manifest = TAKE_PTR(restore->manifest),
+        .pid = restore->pid,
+        .log_path = TAKE_PTR(restore->log_path),
+        .timing_count = restore->timing_count,
+        .total_us = (clock_monotonic_ns() - restore->start_ns) / NS_PER_US,
+    };
+    memcpy(out_result->timings, restore->timings, sizeof(restore->timings));
+    if (!restore->settings.is_paused && restore->first_run_ns > restore->start_ns)
+        out_result->first_run_us = (restore->first_run_ns - restore->start_ns) / NS_PER_US;
+}
+
+static struct err *run(struct restore *restore, struct restore_result *out_result)
+{
+    struct err *err = run_phases(restore);
+
+    if (err == NULL)
+        fill_result(restore, out_result);
+    release(restore);
+    return err;
+}
+
+struct err *snapshot_restore(struct snapshot_store *store, const struct snapshot_name *name,
+                             struct restore_settings settings, struct restore_result *out_result)
+{
+    struct restore restore = {
+        .store = store, .from = name, .settings = settings, .start_ns = clock_monotonic_ns()};
+
+    return run(&restore, out_result);
+}
+
+struct err *snapshot_restore_into(struct control_client *client, struct snapshot_store *store,
+                                  const struct snapshot_name *name,
+                                  struct restore_settings settings,
+                                  struct restore_result *out_result)
+{
+    struct restore restore = {.store = store,
+                              .from = name,
+                              .settings = settings,
+                              .start_ns = clock_monotonic_ns(),
+                              .client = client,
+                              .is_client_given = true};
+
+    return run(&restore, out_result);
+}
+
+void restore_result_finish(struct restore_result *result)
+{
+    manifest_free(result->manifest);
+    free(result->log_path);
+    *result = (struct restore_result){0};
+}

@@ -1,0 +1,58 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * restore.h - brings a snapshot back as a running machine.
+ *
+ * Thread: any one; blocks. Nothing here grows with the machine's memory, which its own process
+ * loads while the guest runs already.
+ */
+#ifndef SNAPSHOT_RESTORE_H
+#define SNAPSHOT_RESTORE_H
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#include "base/err.h"
+#include "snapshot/manifest.h"
+
+struct control_client;
+struct snapshot_name;
+struct snapshot_store;
+
+struct restore_settings {
+    const char *name;    /* NULL: as it was saved */
+    bool is_paused;      /* leave it paused */
+    bool is_verified;    /* read and check everything first, which takes time */
+    const char *program; /* who asks, for the machine's log */
+};
+
+#define RESTORE_PHASES_MAX 12u
+
+struct restore_timing {
+    const char *phase;
+    uint64_t us;
+};
+
+struct restore_result {
+    Ferry__SnapshotManifest *manifest; /* owned; with the new name and disks in its description */
+    pid_t pid;
+    char *log_path; /* owned */
+    struct restore_timing timings[RESTORE_PHASES_MAX];
+    size_t timing_count;
+    uint64_t total_us;
+    uint64_t
+        first_run_us; /* from the start to just before the first guest instruction; 0: paused */
+};
+
+/* Checks everything that can be checked before it starts anything. On error nothing is left: no
+ * process, no overlay. */
+ERR_RESULT snapshot_restore(struct snapshot_store *store, const struct snapshot_name *name,
+                            struct restore_settings settings, struct restore_result *out_result);
+void restore_result_finish(struct restore_result *result);
+
+/* The same through a connection to an empty machine that runs already; pid and log stay empty. */
+ERR_RESULT snapshot_restore_into(struct control_client *client, struct snapshot_store *store,
+                                 const struct snapshot_name *name, struct restore_settings settings,
+                                 struct restore_result *out_result);
+
+#endif

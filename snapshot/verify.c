@@ -1,0 +1,107 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * verify.c - see verify.h.
+ */
+#include "snapshot/verify.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <xxhash.h>
+
+#include "base/file_io.h"
+#include "base/limits.h"
+#include "proto/page_index.h"
+#include "snapshot/catalog.h"
+#include "snapshot/sealed_disk.h"
+#include "snapshot/snapshot_parts.h"
+
+#define PROBLEMS_TOLD_MAX 20u
+
+/* Frees the error; ERR_NO_MEMORY is not the snapshot's fault and goes up. */
+static struct err *note(struct verify_report *report, struct err *problem)
+{
+    struct err *err = NULL;
+
+    if (problem == NULL || err_kind(problem) == ERR_NO_MEMORY)
+        return problem;
+    if (report->problem_count++ < PROBLEMS_TOLD_MAX)
+        err = name_list_add(&report->problems, err_message(problem));
+    err_free(problem);
+    return err;
+}
+
+static struct err *verify_page(const Ferry__SnapshotManifest *manifest,
+                               struct snapshot_parts *parts, uint64_t page,
+                               struct verify_report *report)
+{
+    struct page_location location;
+    uint8_t content[PAGE_BYTES];
+
+    TRY(page_index_find(parts->index, page, &location));
+    if (location.is_zero) {
+        report->pages_zero++;
+        return NULL;
+    }
+    const char *file = manifest->page_files[location.file]->snapshot;
+    report->pages_read++;
+    TRY(file_read_at(parts->fds[location.file + 1], file, content, PAGE_BYTES,
+                     location.file_page * PAGE_BYTES));
+    if (XXH3_64bits(content, PAGE_BYTES) != location.checksum)
+        return err_new(ERR_INVALID,
+                       "page %" PRIu64 " is damaged: at %" PRIu64 " of part 'memory' of snapshot "
+                       "'%s'",
+                       page, location.file_page * PAGE_BYTES, file);
+    return NULL;
+}
+
+/* A damaged chunk of the index is one problem, not one for each of its pages. */
+static struct err *verify_pages(const Ferry__SnapshotManifest *manifest,
+                                struct snapshot_parts *parts, struct verify_report *report)
+{
+    uint64_t page_count = manifest_page_count(manifest);
+
+    for (uint64_t page = 0; page < page_count; page++) {
+        struct page_location location;
+        struct err *err = NULL;
+        if (page % PAGE_INDEX_CHUNK_ENTRIES == 0)
+            err = page_index_find(parts->index, page, &location);
+        if (err != NULL) {
+            TRY(note(report, err));
+            page += PAGE_INDEX_CHUNK_ENTRIES - 1;
+            continue;
+        }
+        TRY(note(report, verify_page(manifest, parts, page, report)));
+    }
+    return NULL;
+}
+
+struct err *snapshot_verify(struct snapshot_store *store, const char *machine, const char *id,
+                            struct verify_report *out_report)
+{
+    CLEANUP(cleanup_manifest) Ferry__SnapshotManifest *manifest = NULL;
+    CLEANUP(cleanup_snapshot_parts) struct snapshot_parts *parts = NULL;
+
+    *out_report = (struct verify_report){0};
+    struct err *err = catalog_load(store, machine, id, &manifest);
+    if (err != NULL)
+        return err_kind(err) == ERR_NOT_FOUND ? err : note(out_report, err);
+    for (size_t i = 0; i < manifest->n_disks; i++)
+        TRY(note(out_report, sealed_disk_check(manifest->disks[i])));
+    err = snapshot_parts_open(store, manifest, &parts);
+    if (err != NULL)
+        return note(out_report, err);
+    return verify_pages(manifest, parts, out_report);
+}
+
+void verify_report_finish(struct verify_report *report)
+{
+    name_list_finish(&report->problems);
+}
+
+struct err *verify_report_error(const struct verify_report *report)
+{
+    if (verify_report_is_good(report))
+        return NULL;
+    return err_new(ERR_INVALID, "%" PRIu64 " problems; the first: %s", report->problem_count,
+                   report->problems.count == 0 ? "unknown" : report->problems.names[0]);
+}
