@@ -81,11 +81,29 @@ static struct err *call_describe(struct machine_fake *machine, struct fake_call 
     return NULL;
 }
 
+/* What an incoming machine needs before it can run, or be left to others as it is. */
+static struct err *complete_incoming(struct machine_fake *machine)
+{
+    if (!machine->is_state_loaded)
+        return err_new(ERR_STATE, "the machine's state has not been loaded");
+    if (!machine->is_listening && machine->description->config->name[0] != '\0') {
+        TRY(control_server_listen(machine->server, machine->description->config->name));
+        machine->is_listening = true;
+    }
+    machine->incoming_holder = 0;
+    return NULL;
+}
+
 static struct err *call_pause(struct machine_fake *machine, struct fake_call *call)
 {
-    TRY(expect_state(machine, FERRY__CONTROL_RUN_STATE__RUN_STATE_RUNNING, "pause"));
+    bool is_held = call->request->pause->hold;
+    bool is_incoming = machine->run_state == FERRY__CONTROL_RUN_STATE__RUN_STATE_INCOMING;
+    if (is_incoming && !is_held)
+        TRY(complete_incoming(machine));
+    else
+        TRY(expect_state(machine, FERRY__CONTROL_RUN_STATE__RUN_STATE_RUNNING, "pause"));
     machine_fake_stand_still(machine);
-    machine->pause_holder = call->request->pause->hold ? call->connection : 0;
+    machine->pause_holder = is_held ? call->connection : 0;
 
     Ferry__ControlPaused paused = FERRY__CONTROL_PAUSED__INIT;
     Ferry__ControlReply reply = FERRY__CONTROL_REPLY__INIT;
@@ -97,25 +115,13 @@ static struct err *call_pause(struct machine_fake *machine, struct fake_call *ca
     return NULL;
 }
 
-static struct err *resume_incoming(struct machine_fake *machine)
-{
-    if (!machine->is_state_loaded)
-        return err_new(ERR_STATE, "resume: the machine's state has not been loaded");
-    if (!machine->is_listening && machine->description->config->name[0] != '\0') {
-        TRY(control_server_listen(machine->server, machine->description->config->name));
-        machine->is_listening = true;
-    }
-    machine->incoming_holder = 0;
-    machine_fake_run(machine);
-    return NULL;
-}
-
 static struct err *call_resume(struct machine_fake *machine, struct fake_call *call)
 {
     (void)call;
     if (machine->run_state == FERRY__CONTROL_RUN_STATE__RUN_STATE_INCOMING)
-        return resume_incoming(machine);
-    TRY(expect_state(machine, FERRY__CONTROL_RUN_STATE__RUN_STATE_PAUSED, "resume"));
+        TRY(complete_incoming(machine));
+    else
+        TRY(expect_state(machine, FERRY__CONTROL_RUN_STATE__RUN_STATE_PAUSED, "resume"));
     machine_fake_run(machine);
     return NULL;
 }
