@@ -1,0 +1,24 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * restore_command.h - brings a snapshot back, as vm-restore is told to.
+ */
+#ifndef TOOLS_RESTORE_COMMAND_H
+#define TOOLS_RESTORE_COMMAND_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/err.h"
+
+struct restore_options {
+    const char *store;
+    const char *name;
+    bool paused;
+    bool verify;
+    bool json;
+};
+
+/* Prints what it did to standard output. */
+ERR_RESULT restore_command_run(const struct restore_options *options, const char *snapshot);
+
+#endif

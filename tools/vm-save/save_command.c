@@ -1,0 +1,52 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * save_command.c - see save_command.h. Tested by: tests/system.
+ */
+#include "tools/vm-save/save_command.h"
+
+#include <stdio.h>
+
+#include "base/cleanup.h"
+#include "base/limits.h"
+#include "control/control_client.h"
+#include "control/runtime_folder.h"
+#include "snapshot/store_directory.h"
+#include "snapshot/take.h"
+#include "tools/program_json.h"
+#include "tools/vm-save/save_report.h"
+
+static struct err *save(const struct save_options *options, struct control_client *client,
+                        struct snapshot_store *store)
+{
+    struct take_result result;
+
+    TRY(snapshot_take(client, store,
+                      (struct take_settings){
+                          .pause_us_wanted = options->pause_ms * 1000,
+                          .pause_us_max = options->pause_max_ms * 1000,
+                          .staged_bytes_max = options->memory_mib * MIB,
+                          .is_full = options->full,
+                      },
+                      &result));
+    if (options->json)
+        program_json_print(save_report_json(&result));
+    else
+        save_report_print(&result, stdout);
+    take_result_finish(&result);
+    return NULL;
+}
+
+struct err *save_command_run(const struct save_options *options, const char *machine)
+{
+    CLEANUP(cleanup_snapshot_store) struct snapshot_store *store = NULL;
+    CLEANUP(cleanup_free) char *folder = NULL;
+    struct control_client *client = NULL;
+
+    if (options->store == NULL)
+        TRY(state_folder("snapshots", &folder));
+    TRY(store_directory_open(options->store == NULL ? folder : options->store, &store));
+    TRY(control_client_connect(machine, "vm-save", &client));
+    struct err *err = save(options, client, store);
+    control_client_close(client);
+    return err;
+}

@@ -1,0 +1,68 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * save_report.c - see save_report.h. Tested by: tests/system, which reads what it prints.
+ */
+#include "tools/vm-save/save_report.h"
+
+#include <inttypes.h>
+
+#include "base/limits.h"
+#include "snapshot/take.h"
+
+static double mib(uint64_t bytes)
+{
+    return (double)bytes / (double)MIB;
+}
+
+void save_report_print(const struct take_result *result, FILE *out)
+{
+    const Ferry__SnapshotManifest *manifest = result->manifest;
+    const Ferry__SnapshotCounters *counters = manifest->counters;
+    const Ferry__ControlFrozenDisks *disks = result->disks->disks;
+
+    (void)fprintf(out, "saved %s/%s\n", manifest->machine, manifest->id);
+    if (manifest->parent[0] == '\0')
+        (void)fprintf(out, "  full: %.1f MiB", mib(counters->bytes));
+    else
+        (void)fprintf(out, "  changes since %s: %.1f MiB", manifest->parent, mib(counters->bytes));
+    (void)fprintf(out, " for %.0f MiB of memory, in %.2f s\n", mib(counters->pages * PAGE_BYTES),
+                  (double)result->total_us / 1e6);
+    (void)fprintf(
+        out, "  pause %.2f ms, with %" PRIu64 " pages copied in it and %" PRIu64 " rounds before\n",
+        (double)counters->pause_us / 1e3, counters->residual_pages, counters->rounds);
+    for (size_t i = 0; i < disks->n_disks; i++)
+        if (!disks->disks[i]->read_only)
+            (void)fprintf(out, "  disk %s continues in %s\n", disks->disks[i]->id,
+                          disks->disks[i]->active_path);
+    if (!result->is_tracked)
+        (void)fprintf(out,
+                      "  the machine does not know this snapshot: the next one will be full\n");
+}
+
+static json_t *disks_json(const Ferry__ControlFrozenDisks *disks)
+{
+    json_t *list = json_array();
+
+    for (size_t i = 0; i < disks->n_disks; i++)
+        json_array_append_new(list, json_pack("{s:s, s:s, s:s, s:b}", "id", disks->disks[i]->id,
+                                              "sealed", disks->disks[i]->frozen_path, "active",
+                                              disks->disks[i]->active_path, "read_only",
+                                              (int)disks->disks[i]->read_only));
+    return list;
+}
+
+json_t *save_report_json(const struct take_result *result)
+{
+    const Ferry__SnapshotManifest *manifest = result->manifest;
+    const Ferry__SnapshotCounters *counters = manifest->counters;
+
+    return json_pack("{s:s, s:s, s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:b, s:o}", "machine",
+                     manifest->machine, "id", manifest->id, "parent", manifest->parent, "pages",
+                     (json_int_t)counters->pages, "pages_written",
+                     (json_int_t)counters->pages_written, "pages_zero",
+                     (json_int_t)counters->pages_zero, "bytes", (json_int_t)counters->bytes,
+                     "pause_us", (json_int_t)counters->pause_us, "residual_pages",
+                     (json_int_t)counters->residual_pages, "rounds", (json_int_t)counters->rounds,
+                     "total_us", (json_int_t)result->total_us, "tracked", (int)result->is_tracked,
+                     "disks", disks_json(result->disks->disks));
+}

@@ -1,0 +1,70 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * main.c - vm-snapshot: lists, checks and deletes what vm-save has saved. Tested by: tests/system.
+ */
+#include <stdio.h>
+
+#include "base/checked_math.h"
+#include "tools/program.h"
+#include "tools/program_command.h"
+#include "tools/vm-snapshot/snapshot_commands.h"
+
+static struct snapshot_settings settings;
+
+static const struct option_row rows[] = {
+    OPTION_TEXT("store", 's', struct snapshot_settings, store, "FOLDER", NULL,
+                "where snapshots are kept; without it, in the state folder"),
+    OPTION_FLAG("json", 0, struct snapshot_settings, json, "print JSON"),
+};
+
+static const struct option_table table = {
+    .program = "vm-snapshot",
+    .arguments = "list|tree [NAME] | show|verify|delete SNAPSHOT",
+    .summary = "Lists snapshots by age or as a tree, shows, verifies (all of it) or deletes one.",
+    .rows = rows,
+    .row_count = ARRAY_COUNT(rows),
+    .operands_min = 1,
+    .operands_max = 2,
+};
+
+static struct err *list(const char *const *operands, size_t operand_count)
+{
+    return snapshot_command_list(&settings, operand_count == 0 ? NULL : operands[0]);
+}
+
+static struct err *tree(const char *const *operands, size_t operand_count)
+{
+    return snapshot_command_tree(&settings, operand_count == 0 ? NULL : operands[0]);
+}
+
+static struct err *show(const char *const *operands, size_t operand_count)
+{
+    (void)operand_count;
+    return snapshot_command_show(&settings, operands[0]);
+}
+
+static struct err *verify(const char *const *operands, size_t operand_count)
+{
+    (void)operand_count;
+    return snapshot_command_verify(&settings, operands[0]);
+}
+
+static struct err *delete (const char *const *operands, size_t operand_count)
+{
+    (void)operand_count;
+    return snapshot_command_delete(&settings, operands[0]);
+}
+
+static const struct program_command commands[] = {
+    {"list", "[NAME]", 0, 1, list},       {"tree", "[NAME]", 0, 1, tree},
+    {"show", "SNAPSHOT", 1, 1, show},     {"verify", "SNAPSHOT", 1, 1, verify},
+    {"delete", "SNAPSHOT", 1, 1, delete},
+};
+
+int main(int argc, char **argv)
+{
+    struct option_result operands;
+
+    program_begin(&table, argc, argv, &settings, &operands);
+    return program_end(program_command_run(&table, commands, ARRAY_COUNT(commands), &operands));
+}

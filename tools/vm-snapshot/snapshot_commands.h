@@ -1,0 +1,25 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * snapshot_commands.h - the commands of vm-snapshot. They print to standard output.
+ */
+#ifndef TOOLS_SNAPSHOT_COMMANDS_H
+#define TOOLS_SNAPSHOT_COMMANDS_H
+
+#include <stdbool.h>
+
+#include "base/err.h"
+
+struct snapshot_settings {
+    const char *store; /* NULL: the one in the state folder */
+    bool json;
+};
+
+/* `machine` NULL: all. `snapshot` is as the user wrote it. */
+ERR_RESULT snapshot_command_list(const struct snapshot_settings *settings, const char *machine);
+ERR_RESULT snapshot_command_tree(const struct snapshot_settings *settings, const char *machine);
+ERR_RESULT snapshot_command_show(const struct snapshot_settings *settings, const char *snapshot);
+/* ERR_INVALID when something is damaged, after all of it has been told. */
+ERR_RESULT snapshot_command_verify(const struct snapshot_settings *settings, const char *snapshot);
+ERR_RESULT snapshot_command_delete(const struct snapshot_settings *settings, const char *snapshot);
+
+#endif
