@@ -207,11 +207,20 @@ static void bridge_bar_moved(struct pci_function *function)
     (void)function; /* it has none */
 }
 
+static void bridge_config_accessed(struct pci_function *function, uint8_t offset, size_t len)
+{
+    (void)function; /* nothing behind its header has effects */
+    (void)offset;
+    (void)len;
+}
+
 static const struct pci_function_ops bridge_ops = {
     .name = "PCI host bridge",
     .bar_read = bridge_bar_read,
     .bar_write = bridge_bar_write,
     .bar_moved = bridge_bar_moved,
+    .before_config_read = bridge_config_accessed,
+    .after_config_write = bridge_config_accessed,
 };
 
 /* Intel's virtual host bridge: the guests' quirk lists do not know it. */

@@ -42,11 +42,18 @@ static void on_bar_moved(struct pci_function *function)
     bench->moves++;
 }
 
+static void on_config_access(struct pci_function *function, uint8_t offset, size_t len)
+{
+    assert_true(offset + len <= sizeof(function->config));
+}
+
 static const struct pci_function_ops function_ops = {
     .name = "probe",
     .bar_read = on_bar_read,
     .bar_write = on_bar_write,
     .bar_moved = on_bar_moved,
+    .before_config_read = on_config_access,
+    .after_config_write = on_config_access,
 };
 
 static void bench_init(struct bench *bench)

@@ -201,6 +201,7 @@ void pci_function_config_read(struct pci_function *function, uint8_t offset, uin
                               size_t len)
 {
     ASSERT(offset + len <= PCI_CONFIG_BYTES);
+    function->ops->before_config_read(function, offset, len);
     memcpy(out_data, &function->config[offset], len);
 }
 
@@ -215,6 +216,7 @@ void pci_function_config_write(struct pci_function *function, uint8_t offset, co
     }
     bar_update(function);
     msix_update(function);
+    function->ops->after_config_write(function, offset, len);
 }
 
 static void registers_set(struct pci_function *function, uint16_t command, uint32_t bar)

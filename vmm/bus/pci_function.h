@@ -30,6 +30,9 @@ struct pci_function_ops {
                       size_t len);
     /* The BAR answers at bar_address from now on, or nowhere when that is 0. */
     void (*bar_moved)(struct pci_function *function);
+    /* For registers with effects behind the header: called around the access itself. */
+    void (*before_config_read)(struct pci_function *function, uint8_t offset, size_t len);
+    void (*after_config_write)(struct pci_function *function, uint8_t offset, size_t len);
 };
 
 struct pci_function {
