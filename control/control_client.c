@@ -10,6 +10,7 @@
 #include <errno.h>
 #include <inttypes.h>
 #include <poll.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -30,6 +31,8 @@ struct control_client {
     struct control_stream stream;
     uint64_t next_id;
     bool is_broken;
+    char machine[MACHINE_NAME_MAX + 1];
+    uint32_t pid;
 };
 
 DEFINE_CLEANUP(client, struct control_client, control_client_close)
@@ -177,6 +180,10 @@ static struct err *greet(struct control_client *client, const char *program)
     if (reply->hello->protocol != CONTROL_PROTOCOL)
         return err_new(ERR_INCOMPATIBLE, "the machine speaks control protocol %u, this program %u",
                        reply->hello->protocol, CONTROL_PROTOCOL);
+    if (reply->hello->name[0] != '\0')
+        TRY(machine_name_check(reply->hello->name));
+    (void)snprintf(client->machine, sizeof(client->machine), "%s", reply->hello->name);
+    client->pid = reply->hello->pid;
     return NULL;
 }
 
@@ -221,4 +228,14 @@ void control_client_close(struct control_client *client)
 int control_client_fd(const struct control_client *client)
 {
     return client->stream.fd;
+}
+
+const char *control_client_machine(const struct control_client *client)
+{
+    return client->machine;
+}
+
+uint32_t control_client_pid(const struct control_client *client)
+{
+    return client->pid;
 }

@@ -27,6 +27,9 @@ ERR_RESULT control_client_attach(int fd, const char *program, struct control_cli
 void control_client_close(struct control_client *client);   /* accepts NULL */
 int control_client_fd(const struct control_client *client); /* readable: reply or hang-up */
 
+const char *control_client_machine(const struct control_client *client); /* its name, or "" */
+uint32_t control_client_pid(const struct control_client *client);        /* of its process */
+
 struct control_fds {
     int fds[8];
     size_t count;

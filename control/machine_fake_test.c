@@ -436,6 +436,20 @@ TEST(state_with_an_unknown_section_is_refused_by_name)
     machine_fake_destroy(target);
 }
 
+static char folder[] = "/tmp/machine-fake-run-XXXXXX";
+
+static int set_up(void **unused)
+{
+    (void)unused;
+    return mkdtemp(folder) == NULL ? -1 : setenv("FERRY_RUNTIME_DIR", folder, 1);
+}
+
+static int tear_down(void **unused)
+{
+    (void)unused;
+    return rmdir(folder);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -450,5 +464,5 @@ int main(void)
         cmocka_unit_test(a_machine_is_restored_from_an_index_and_its_files),
         cmocka_unit_test(state_with_an_unknown_section_is_refused_by_name),
     };
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    return cmocka_run_group_tests(tests, set_up, tear_down);
 }
