@@ -5,8 +5,10 @@
 #include "control/machine_fake.h"
 
 #include <errno.h>
+#include <poll.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/eventfd.h>
 #include <sys/socket.h>
 
 #include "base/assert.h"
@@ -142,6 +144,13 @@ static void end(void *context)
     control_server_destroy(TAKE_PTR(machine->server));
     machine_fake_destroy_guest(machine);
     machine->run_state = FERRY__CONTROL_RUN_STATE__RUN_STATE_OFF;
+    machine_fake_tell_end(machine);
+}
+
+void machine_fake_tell_end(struct machine_fake *machine)
+{
+    int failed = eventfd_write(machine->end_fd, 1);
+    ASSERT(failed == 0);
 }
 
 /* Posted, because the connection that asked is still on the stack. The loop goes on for
@@ -208,6 +217,9 @@ struct err *machine_fake_start(const struct machine_fake_config *config,
     if (machine == NULL)
         return err_new(ERR_NO_MEMORY, "pretended machine");
     machine->handler.ops = &fake_ops;
+    machine->end_fd = eventfd(0, EFD_CLOEXEC);
+    if (machine->end_fd < 0)
+        return err_errno(errno, "create an eventfd");
     machine->run_state = FERRY__CONTROL_RUN_STATE__RUN_STATE_EMPTY;
     machine->started_ns = clock_monotonic_ns();
     TRY(event_loop_create(&machine->loop));
@@ -233,6 +245,7 @@ void machine_fake_destroy(struct machine_fake *machine)
     control_server_destroy(machine->server);
     machine_fake_destroy_guest(machine);
     event_loop_destroy(machine->loop);
+    cleanup_fd(&machine->end_fd);
     free(machine);
 }
 
@@ -282,16 +295,26 @@ static void visit_adopt(struct machine_fake *machine, struct visit *visit)
     visit->err = control_server_adopt(machine->server, visit->fd);
 }
 
+struct err *machine_fake_adopt(struct machine_fake *machine, int fd)
+{
+    struct visit adopt = {.machine = machine, .run = visit_adopt, .fd = fd};
+    visit_and_wait(&adopt);
+    return adopt.err;
+}
+
+bool machine_fake_wait_end(struct machine_fake *machine, int timeout_ms)
+{
+    struct pollfd poll_fd = {.fd = machine->end_fd, .events = POLLIN};
+    return poll(&poll_fd, 1, timeout_ms) > 0;
+}
+
 struct err *machine_fake_connect_fd(struct machine_fake *machine, int *out_fd)
 {
     int ends[2];
     if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends) != 0)
         return err_errno(errno, "create a control connection");
     CLEANUP(cleanup_fd) int ours = ends[0];
-    struct visit adopt = {.machine = machine, .run = visit_adopt, .fd = ends[1]};
-    visit_and_wait(&adopt);
-    if (adopt.err != NULL)
-        return adopt.err;
+    TRY(machine_fake_adopt(machine, ends[1]));
     *out_fd = TAKE_FD(ours);
     return NULL;
 }

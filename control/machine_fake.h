@@ -42,6 +42,13 @@ ERR_RESULT machine_fake_connect(struct machine_fake *machine, const char *progra
 /* The same, as a bare descriptor for who attaches to it. */
 ERR_RESULT machine_fake_connect_fd(struct machine_fake *machine, int *out_fd);
 
+/* Serves a socket that somebody else connected: what --control-fd names. Takes it over. */
+ERR_RESULT machine_fake_adopt(struct machine_fake *machine, int fd);
+
+/* Until it quits, or, empty at the start, its builder hangs up; at most timeout_ms. False: it is
+ * still there. */
+bool machine_fake_wait_end(struct machine_fake *machine, int timeout_ms);
+
 /* What happened inside; each waits for the machine's own thread. */
 Ferry__ControlRunState machine_fake_run_state(struct machine_fake *machine);
 bool machine_fake_has_quit(struct machine_fake *machine);

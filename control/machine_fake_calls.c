@@ -453,6 +453,8 @@ void machine_fake_undo(struct machine_fake *machine, unsigned connection)
         machine_fake_forget_prepared(machine);
     if (machine->incoming_holder == connection)
         machine_fake_destroy_guest(machine);
+    if (machine->run_state == FERRY__CONTROL_RUN_STATE__RUN_STATE_EMPTY)
+        machine_fake_tell_end(machine);
     if (machine->pause_holder != connection)
         return;
     machine->pause_holder = 0;

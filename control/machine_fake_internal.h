@@ -19,6 +19,7 @@ struct machine_fake {
     struct event_loop *loop;       /* owned */
     struct control_server *server; /* owned */
     struct thread *thread;         /* owned */
+    int end_fd;                    /* owned; readable when the process would end */
 
     Ferry__MachineDescription *description; /* owned; NULL while empty */
     struct guest_fake *guest;               /* owned; NULL while empty */
@@ -58,6 +59,7 @@ void machine_fake_destroy_guest(struct machine_fake *machine); /* empty again */
 void machine_fake_run(struct machine_fake *machine);
 void machine_fake_stand_still(struct machine_fake *machine);
 void machine_fake_quit(struct machine_fake *machine); /* as soon as the loop turns */
+void machine_fake_tell_end(struct machine_fake *machine);
 
 /* machine_fake_calls.c */
 ERR_RESULT machine_fake_handle(struct machine_fake *machine, struct fake_call *call);
