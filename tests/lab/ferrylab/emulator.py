@@ -13,6 +13,7 @@ import socket
 import subprocess
 import time
 
+from ferrylab import agent
 from ferrylab.qmp import Qmp
 from ferrylab.trouble import EmulatorCrashed, LabTrouble
 
@@ -75,9 +76,17 @@ class Emulator:
         """What the host's kernel and init print."""
         return self.folder / f"{self.name}.serial"
 
+    def execute(self, command, stdin=b"", timeout=120):
+        """Runs a shell command on the host."""
+        return agent.execute(self.port, command, stdin, timeout)
+
+    def is_alive(self):
+        """Whether the emulator runs."""
+        return self.process is not None and self.process.poll() is None
+
     def check_alive(self):
         """Raises if the emulator has died."""
-        if self.process.poll() is None:
+        if self.is_alive():
             return
         errors = (self.folder / f"{self.name}.stderr").read_text(errors="replace").strip()
         tail = self.serial.read_text(errors="replace")[-2000:] if self.serial.exists() else ""
@@ -119,6 +128,6 @@ class Emulator:
 
     def stop(self):
         """Pulls the plug; nothing in a lab host is worth keeping."""
-        if self.process is not None and self.process.poll() is None:
+        if self.is_alive():
             self.process.kill()
             self.process.wait()

@@ -44,8 +44,8 @@ class Guest:
             console = host.try_run(f"cat {machine.console_log()} 2>/dev/null").out
             found = re.search(r"^GUEST UP (.*)\n", console.replace("\r", ""), re.M)
             if found is None and not is_alive():
-                raise Failure(f"{host.name}: the machine ended before its guest was up; "
-                              f"console:\n{console[-2000:]}")
+                raise Failure(f"{host.name}: the machine ended before its guest was up\n"
+                              f"{host.log(machine.name)[-2000:]}\n{console[-2000:]}")
             return found
 
         found = host.wait_for("the guest is up", seen, UP_SECONDS_MAX)

@@ -11,17 +11,17 @@ RUN_FOLDER = "/run/lab"
 
 
 class Host:
-    """host-a, host-b or the witness."""
+    """host-a, host-b or the witness, on whatever runs it: an Emulator or a Namespace."""
 
-    def __init__(self, name, emulator):
+    def __init__(self, name, place):
         self.name = name
-        self.emulator = emulator
+        self.place = place
 
     def try_run(self, command, timeout=120, stdin=b""):
         """Runs a shell command and returns its Output, whatever its status."""
-        output = agent.execute(self.emulator.port, command, stdin, timeout)
+        output = self.place.execute(command, stdin, timeout)
         if output.code == agent.UNREACHABLE:
-            self.emulator.check_alive()
+            self.place.check_alive()
         return output
 
     def run(self, command, timeout=120, stdin=b""):
@@ -33,9 +33,9 @@ class Host:
 
     def start(self, program, command):
         """Leaves a command running; its output goes to a log that `log` returns."""
-        quoted = shlex.quote(f"echo $$ > {RUN_FOLDER}/{program}.pid; exec {command}")
-        self.run(f"mkdir -p {RUN_FOLDER}; setsid sh -c {quoted} < /dev/null "
-                 f"> {RUN_FOLDER}/{program}.log 2>&1 &")
+        quoted = shlex.quote(f"exec {command}")
+        self.run(f"mkdir -p {RUN_FOLDER}; cd {RUN_FOLDER}; setsid sh -c {quoted} < /dev/null "
+                 f"> {program}.log 2>&1 & echo $! > {RUN_FOLDER}/{program}.pid")
 
     def log(self, program):
         """What a started program has printed so far."""
@@ -67,16 +67,16 @@ class Host:
                 return result
             if time.monotonic() > deadline:
                 raise Failure(f"{self.name}: {what}: not within {timeout} s")
-            self.emulator.check_alive()
+            self.place.check_alive()
             time.sleep(0.1)
 
     def cut(self, card):
         """Pulls a cable at this host's end."""
-        self.emulator.set_link(f"nic-{card}", False)
+        self.place.set_link(f"nic-{card}", False)
 
     def mend(self, card):
         """Plugs the cable in again."""
-        self.emulator.set_link(f"nic-{card}", True)
+        self.place.set_link(f"nic-{card}", True)
 
     def set_up_network(self):
         """Brings up the networks, after which the hosts know each other by name."""

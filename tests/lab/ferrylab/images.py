@@ -20,6 +20,7 @@ CFLAGS = [f"-I{paths.REPOSITORY}", "-std=gnu17", "-O2", "-static", "-Wall", "-We
 
 HOST_MODULES = """virtio_pci virtio_blk virtio_net virtio_rng squashfs kvm_amd tun vhost_net
     vhost_vsock bridge veth nfsd nfsv4 sch_netem sch_tbf tls""".split()
+CHECKS = "memcheck diskcheck clockcheck tcpserve tcpcount udpecho udpprobe".split()
 GUEST_MODULES = "virtio_pci virtio_blk virtio_net virtio_rng virtio_balloon".split()
 
 QEMU = "/usr/bin/qemu-system-x86_64"
@@ -73,8 +74,7 @@ def add_busybox_and_agent(tree, programs):
     tree.add("/bin/busybox", "bin/busybox")
     tree.add(programs / "labd", "bin/labd")
     tree.add(programs / "checks", "bin/checks")
-    for check in ("memcheck", "diskcheck", "clockcheck", "tcpserve", "tcpcount", "udpecho",
-                  "udpprobe"):
+    for check in CHECKS:
         tree.link(f"bin/{check}", "checks")
 
 
@@ -88,7 +88,9 @@ def host_initramfs(kernel, programs):
         tree.add(programs / "labc", "bin/labc")
         tree.add_modules(kernel, HOST_MODULES)
         tree.add(init, "init")
-        tree.make_folders("tools", "ferry", "shared", "var/lib", "srv")
+        tree.make_folders("tools", "ferry", "srv", "var/lib")
+        tree.link("sbin/ip", "/tools/bin/ip")
+        tree.link("sbin/tc", "/tools/bin/tc")
         tree.link("lib64", "tools/lib64")
         tree.link("usr", "tools/usr")
         tree.pack_initramfs(image)

@@ -18,8 +18,8 @@ class Machine:
     is_off_after_boot: bool = False
     mac: str = "52:54:00:12:34:56"
 
-    kernel: str = "/lib/boot/vmlinuz"
-    initramfs: str = "/lib/boot/initramfs"
+    kernel: str = "/srv/boot/vmlinuz"
+    initramfs: str = "/srv/boot/initramfs"
     disk_mib: int = 64
 
     @property

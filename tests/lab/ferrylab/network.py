@@ -38,7 +38,7 @@ MIGRATION_LAN = {"host-a": "10.2.0.1", "host-b": "10.2.0.2"}
 STORAGE_LAN = {"host-a": "10.3.0.1", "host-b": "10.3.0.2", "witness": "10.3.0.3"}
 GUEST_ADDRESS = "10.1.0.10"
 
-IP = "/tools/bin/ip"  # by path: busybox prefers its own, smaller one
+IP = "/sbin/ip"  # by path: busybox would take its own, smaller one
 
 HOSTS_FILE = "\n".join(["127.0.0.1 localhost", "10.2.0.1 host-a", "10.2.0.2 host-b",
                         "10.3.0.3 witness", f"{GUEST_ADDRESS} guest", ""])

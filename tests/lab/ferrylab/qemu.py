@@ -5,14 +5,15 @@ It also tells a fault of the lab from a fault of Ferry: a scenario that fails wi
 lab's. Machines use the same kernel, initramfs, disk and tap as Ferry's.
 """
 
+import re
 import shlex
-import time
 
 from ferrylab import network
 from ferrylab.trouble import Failure
 
 MIGRATION_PORT = 7421
 MONITOR_PORT = 7422
+SAVED = "/var/lib/saved"
 
 
 class Qemu:
@@ -57,20 +58,24 @@ class Qemu:
 
     def monitor(self, host, line):
         """Runs a command of QEMU's monitor."""
-        return host.run(f"(echo {shlex.quote(line)}; sleep 0.3) | nc 127.0.0.1 {MONITOR_PORT}")
+        command = f"(echo {shlex.quote(line)}; sleep 0.3) | nc 127.0.0.1 {MONITOR_PORT}"
+        return host.try_run(command).out.replace("\r", "")
 
-    def migrate(self, machine, source, target):
-        """Moves a running machine; returns what QEMU says about it."""
+    def start_migration(self, machine, source, target):
+        """Starts moving a machine and returns at once."""
         self.launch(target, machine, f"-incoming tcp:0.0.0.0:{MIGRATION_PORT}")
         target.wait_for("qemu listens", lambda: f":{MIGRATION_PORT}" in
                         target.run("netstat -ltn"), 60)
-        started = time.monotonic()
         address = network.MIGRATION_LAN[target.name]
         self.monitor(source, f"migrate -d tcp:{address}:{MIGRATION_PORT}")
+
+    def finish_migration(self, source):
+        """Waits for the end of a move; returns what QEMU says about it."""
         source.wait_for("qemu has migrated", lambda: self.is_migrated(source), 300)
-        total = time.monotonic() - started
-        source.kill(machine.name)
-        return {"total_ms": total * 1000}
+        status = self.monitor(source, "info migrate")
+        self.monitor(source, "quit")
+        return {name: float(value) for name, value in
+                re.findall(r"(total|downtime) ?(?:time)?: (\d+) ms", status)}
 
     def is_migrated(self, source):
         """Polls the source's word on the migration."""
@@ -78,3 +83,38 @@ class Qemu:
         if "status: failed" in status:
             raise Failure(f"qemu failed to migrate:\n{status}")
         return "status: completed" in status
+
+    def save(self, host, machine):
+        """Stops, writes memory to a file and goes on: what QEMU offers without its own disks."""
+        self.monitor(host, "stop")
+        self.monitor(host, f"migrate exec:cat>{SAVED}")
+        host.wait_for("qemu has saved", lambda: self.is_migrated(host), 300)
+        host.run(f"cp {machine.disk} {machine.disk}.saved")
+        self.monitor(host, "cont")
+        return SAVED
+
+    def verify(self, host, snapshot):
+        """QEMU has no way to verify a saved machine."""
+
+    def kill(self, host, machine):
+        """Kills the emulator outright."""
+        host.kill(machine.name)
+        host.wait_for("the machine is gone", lambda: not host.is_running(machine.name), 30)
+
+    def quit(self, host, machine):
+        """Ends a machine, if it is there."""
+        host.kill(machine.name)
+
+    def restore(self, host, machine, snapshot):
+        """Brings the saved state back."""
+        host.run(f"mv {machine.disk}.saved {machine.disk}")
+        self.launch(host, machine, f"-incoming 'exec:cat {snapshot}'")
+        host.wait_for("qemu has loaded", lambda: re.search(
+            r"VM status: (paused$|running)", self.monitor(host, "info status"), re.M), 120)
+        self.monitor(host, "cont")
+
+    def state(self, host, machine):
+        """What the machine says it is doing."""
+        if not host.is_running(machine.name):
+            return "gone"
+        return "running" if "running" in self.monitor(host, "info status") else "paused"

@@ -11,6 +11,9 @@ from ferrylab.emulator import Emulator
 from ferrylab.host import Host
 
 HOST_MEMORY_MIB = 1024
+# One CPU a host: with two, emulation threads that run a nested guest at once crash or hang the
+# host within a minute of load, one run in three. A guest may still have several vCPUs.
+HOST_CPUS = 1
 WITNESS_MEMORY_MIB = 256
 SCRATCH_MIB = 4096
 NEEDED = ("qemu-system-x86_64", "qemu-img", "busybox", "mksquashfs", "cpio", "depmod", "mke2fs",
@@ -69,18 +72,18 @@ class Site:
         drives = [(self.tools, "readonly=on"), (self.ferry, "readonly=on"), (scratch, "")]
         emulator.start(self.kernel, self.host_initramfs,
                        WITNESS_MEMORY_MIB if is_witness else HOST_MEMORY_MIB,
-                       1 if is_witness else 2, drives, cards)
+                       HOST_CPUS, drives, cards)
         for path in listens:
             emulator.wait_for_socket(path)
 
     def prepare(self, host):
         """Gives a host what a virtual machine needs: KVM, shared storage, a tap, boot files."""
         storage.mount(host)
-        host.run(f"modprobe kvm_amd && modprobe tun && mkdir -p /lib/boot && "
+        host.run(f"modprobe kvm_amd && modprobe tun && mkdir -p /srv/boot && "
                  f"{network.IP} tuntap add tap0 mode tap && "
                  f"{network.IP} link set tap0 master guests up")
-        host.put(self.kernel.image, "/lib/boot/vmlinuz")
-        host.put(self.guest_initramfs, "/lib/boot/initramfs")
+        host.put(self.kernel.image, "/srv/boot/vmlinuz")
+        host.put(self.guest_initramfs, "/srv/boot/initramfs")
 
     def cpu_seconds(self):
         """CPU time that all hosts have used."""

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Shared storage at /shared on both hosts: NFS 4.2, served by the witness's kernel.
+"""Shared storage at one path on both hosts: NFS 4.2, served by the witness's kernel.
 
 The kernel's server needs no program of its own when the answers that rpc.mountd would give are
 written into its caches beforehand, and the client's mount options are plain text for the kernel.
@@ -9,7 +9,7 @@ is a third machine: storage must survive the death of either host.
 
 from ferrylab import network
 
-PATH = "/shared"
+PATH = "/srv/shared"
 NEVER = 2147483647
 EXPORT_FLAGS = 0x2000 | 0x400 | 0x2  # fsid given, no subtree check, any port; root stays root
 

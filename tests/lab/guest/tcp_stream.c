@@ -22,9 +22,23 @@
 #include "tests/lab/guest/check_status.h"
 #include "tests/lab/guest/pacer.h"
 
+enum { STATUS_PERIOD_MS = 250 };
+
 static bool read_number(int fd, uint64_t *out_number)
 {
     return recv(fd, out_number, sizeof(*out_number), MSG_WAITALL) == sizeof(*out_number);
+}
+
+/* The guest may not listen yet. */
+static int connect_patiently(const struct sockaddr_in *address)
+{
+    for (;;) {
+        int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+        if (connect(fd, (const struct sockaddr *)address, sizeof(*address)) == 0)
+            return fd;
+        close(fd);
+        poll(NULL, 0, STATUS_PERIOD_MS);
+    }
 }
 
 static void set_no_delay(int fd)
@@ -95,19 +109,20 @@ int tcpcount_main(int argc, char **argv)
     struct sockaddr_in address = {.sin_family = AF_INET,
                                   .sin_port = htons((uint16_t)atoi(argv[2]))};
     inet_pton(AF_INET, argv[1], &address.sin_addr);
-    int server = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    if (connect(server, (struct sockaddr *)&address, sizeof(address)) != 0) {
-        perror("tcpcount: connect");
-        return 1;
-    }
+    int server = connect_patiently(&address);
     set_no_delay(server);
     struct check_gap gap = {0};
+    struct pollfd fds[] = {{server, POLLIN, 0}};
     uint64_t number, count = 0, errors = 0;
-    while (read_number(server, &number)) {
-        check_gap_event(&gap, check_now_ns());
-        errors += number != ++count;
-        if (send(server, &number, sizeof(number), 0) != sizeof(number))
-            break;
+    for (;;) {
+        if (poll(fds, 1, STATUS_PERIOD_MS) > 0) {
+            if (!read_number(server, &number))
+                break;
+            check_gap_event(&gap, check_now_ns());
+            errors += number != ++count;
+            if (send(server, &number, sizeof(number), 0) != sizeof(number))
+                break;
+        }
         check_status_write(&status, "errors=%" PRIu64 " count=%" PRIu64 " gap_ms=%.1f is_open=1",
                            errors, count, check_gap_ms(&gap, check_now_ns()));
     }

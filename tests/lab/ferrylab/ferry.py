@@ -1,0 +1,94 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Ferry's programs on the hosts of a site, as a user types them."""
+
+import json
+import shlex
+import time
+
+from ferrylab.trouble import Failure
+
+STORE = "/var/lib/ferry/snapshots"
+RECEIVE_PORT = 7420
+MIGRATION_SECONDS_MAX = 300
+
+
+class Ferry:
+    """vm-run, vm-save, vm-restore, vm-migrate and their helpers."""
+
+    name = "ferry"
+
+    def __init__(self, site):
+        self.site = site
+
+    def prepare(self):
+        """Makes certificates for both hosts and lets both receive machines."""
+        a, b = self.site.a, self.site.b
+        a.run("vm-certs init && vm-certs issue host-a && vm-certs issue host-b")
+        folder = a.run("vm-certs path 2>/dev/null || echo /etc/ferry/certs")
+        archive = a.run(f"cd {folder} && tar c ca.crt host-b.crt host-b.key | base64")
+        b.run(f"mkdir -p {folder} && base64 -d | tar x -C {folder}", stdin=archive.encode())
+        for host in (a, b):
+            host.start("vm-receive", f"vm-receive --listen 0.0.0.0:{RECEIVE_PORT}")
+            host.wait_for("vm-receive listens", lambda host=host: f":{RECEIVE_PORT}" in
+                          host.run("netstat -ltn"), 60)
+
+    def boot(self, host, machine):
+        """Creates the disk and boots a machine."""
+        words = ["vm-run", "--name", machine.name, "--memory", str(machine.memory_mib), "--cpus",
+                 str(machine.vcpus), "--kernel", machine.kernel, "--initrd", machine.initramfs,
+                 "--append", machine.command_line(), "--console", f"file={machine.console_log()}"]
+        if machine.disk_check:
+            host.run(f"qemu-img create -q -f qcow2 {machine.disk} {machine.disk_mib}M")
+            words += ["--disk", f"id=vda,path={machine.disk},format=qcow2"]
+        if machine.has_network:
+            words += ["--net", f"id=net0,tap=tap0,mac={machine.mac}"]
+        host.start(machine.name, " ".join(shlex.quote(word) for word in words))
+
+    def state(self, host, machine):
+        """What the machine says it is doing; 'gone' when it is not there."""
+        answer = host.try_run(f"vm-ctl status {machine.name} --json")
+        return json.loads(answer.out)["state"] if answer.code == 0 else "gone"
+
+    def is_alive(self, host, machine):
+        """Whether the machine is there at all."""
+        return self.state(host, machine) != "gone"
+
+    def kill(self, host, machine):
+        """Kills the machine's process outright, as a crash of the host would."""
+        status = json.loads(host.run(f"vm-ctl status {machine.name} --json"))
+        host.run(f"kill -9 {status['pid']}")
+        host.wait_for("the machine is gone", lambda: not self.is_alive(host, machine), 30)
+
+    def quit(self, host, machine):
+        """Ends a machine, if it is there."""
+        host.try_run(f"vm-ctl quit {machine.name}")
+
+    def save(self, host, machine):
+        """Saves a running machine; returns the snapshot's id."""
+        output = host.run(f"vm-save {machine.name} --store {STORE}", timeout=300)
+        return output.split()[-1]
+
+    def verify(self, host, snapshot):
+        """Reads a whole snapshot and compares its checksums."""
+        host.run(f"vm-snapshot verify {snapshot} --store {STORE}", timeout=300)
+
+    def restore(self, host, machine, snapshot):
+        """Brings a snapshot back under its old name."""
+        host.run(f"vm-restore {snapshot} --name {machine.name} --store {STORE}", timeout=300)
+
+    def start_migration(self, machine, source, target):
+        """Starts moving a machine and returns at once."""
+        source.start("vm-migrate", f"vm-migrate {machine.name} {target.name} --json")
+
+    def finish_migration(self, source):
+        """Waits for the end of a move; returns its report, or raises with what it said."""
+        started = time.monotonic()
+        source.wait_for("vm-migrate ends", lambda: not source.is_running("vm-migrate"),
+                        MIGRATION_SECONDS_MAX)
+        log = source.log("vm-migrate")
+        reports = [json.loads(line) for line in log.splitlines() if line.startswith("{")]
+        done = [line for line in reports if line.get("event") == "done"]
+        if not done:
+            raise Failure(f"vm-migrate on {source.name} failed:\n{log[-2000:]}")
+        done[-1].setdefault("total_ms", (time.monotonic() - started) * 1000)
+        return done[-1]

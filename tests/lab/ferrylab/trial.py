@@ -1,0 +1,149 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What scenarios are written with: a machine, who runs it, who watches it, and the account of it."""
+
+import time
+
+from ferrylab.guest import Guest
+from ferrylab.trouble import Failure
+from ferrylab.watch import Watch
+
+ANSWER_SECONDS_MAX = 120
+POWER_OFF_SECONDS_MAX = 60
+
+
+class Trial:
+    """One machine on one site through one scenario."""
+
+    def __init__(self, site, vmm, story, machine):
+        self.site = site
+        self.vmm = vmm
+        self.story = story
+        self.machine = machine
+        self.host = site.a
+        self.guest = Guest(site.witness)
+        self.watch = Watch(site.witness)
+
+    def boot(self):
+        """Boots the machine and waits for its guest's word."""
+        machine = self.machine
+        self.story.step(f"Boot a stock Debian 12 kernel with {machine.vcpus} vCPU and "
+                        f"{machine.memory_mib} MiB on {self.host.name}")
+        self.vmm.boot(self.host, machine)
+        facts = self.guest.wait_until_up(self.host, machine, self.is_alive)
+        if int(facts["vcpus"]) != machine.vcpus:
+            raise Failure(f"the guest has {facts['vcpus']} vCPUs instead of {machine.vcpus}")
+        self.story.detail(f"kernel {facts['kernel']}, clock {facts['clock']}, "
+                          f"{facts['virtio']} virtio devices")
+        self.story.figure("guest up after", facts["wall_seconds"], "s")
+
+    def is_alive(self):
+        """Whether the machine is still there; also tells a dead lab from a dead machine."""
+        self.site.check_alive()
+        return self.vmm.is_alive(self.host, self.machine)
+
+    def start_watch(self):
+        """Lets the witness talk to the guest all the time."""
+        self.story.step("The witness sends UDP datagrams to the guest and holds a TCP connection "
+                        "that counts")
+        self.watch.start()
+        self.verify()
+        self.report_outage("undisturbed")
+
+    def verify(self):
+        """Waits until the guest has checked everything anew."""
+        checks = self.guest.verify()
+        parts = []
+        if "memcheck" in checks:
+            parts.append(f"memory pattern whole ({checks['memcheck']['rounds']:.0f} rounds)")
+        if "diskcheck" in checks:
+            parts.append(f"{checks['diskcheck']['writes']:.0f} flushed disk writes in place")
+        parts.append("clock never ran backwards")
+        self.story.detail("the guest's own checks: " + ", ".join(parts))
+
+    def report_outage(self, when):
+        """What the witness noticed since the last report."""
+        figures = self.watch.figures()
+        self.story.figure(f"longest silence, UDP, {when}", figures["udp_gap_ms"], "ms")
+        self.story.figure(f"longest silence, TCP, {when}", figures["tcp_gap_ms"], "ms")
+        self.watch.forget()
+
+    def save(self):
+        """Saves the running machine; returns the snapshot's id."""
+        self.story.step(f"Save the running machine on {self.host.name}")
+        started = time.monotonic()
+        snapshot = self.vmm.save(self.host, self.machine)
+        self.story.detail(f"snapshot {snapshot}; the guest runs on")
+        self.story.figure("save took", time.monotonic() - started, "s")
+        self.report_outage("saving")
+        self.vmm.verify(self.host, snapshot)
+        return snapshot
+
+    def kill(self):
+        """Kills the machine's process outright."""
+        self.story.step("Kill the machine's process with SIGKILL, as if the host had crashed")
+        self.watch.stop()
+        self.vmm.kill(self.host, self.machine)
+        self.story.detail("the guest is gone")
+
+    def restore(self, snapshot):
+        """Brings a snapshot back and waits until the witness hears from the guest."""
+        self.story.step(f"Restore snapshot {snapshot}: the guest goes on where it was saved")
+        rounds = self.rounds_at_save
+        started = time.monotonic()
+        self.vmm.restore(self.host, self.machine, snapshot)
+        self.story.figure("restore command took", time.monotonic() - started, "s")
+        self.site.witness.wait_for("the restored guest answers",
+                                   lambda: self.guest.try_run("true", 5).code == 0,
+                                   ANSWER_SECONDS_MAX)
+        self.story.figure("guest answers after", time.monotonic() - started, "s")
+        now = self.guest.checks().get("memcheck", {}).get("rounds", 0)
+        if now < rounds:
+            raise Failure(f"the guest started anew: memory round {now} after {rounds} at the save")
+        self.watch.start()
+        self.verify()
+        self.watch.forget()
+
+    @property
+    def rounds_at_save(self):
+        """The round that the memory check had surely begun when the machine was saved."""
+        return 2 if self.machine.memory_check else 0
+
+    def migrate(self, target):
+        """Moves the machine while it works, then verifies it there."""
+        source = self.host
+        self.story.step(f"Live-migrate the machine from {source.name} to {target.name} while it "
+                        "writes memory and disk")
+        self.watch.forget()
+        started = time.monotonic()
+        self.vmm.start_migration(self.machine, source, target)
+        self.vmm.finish_migration(source)
+        self.story.figure("migration took", time.monotonic() - started, "s")
+        self.host = target
+        self.check_one_owner(source, target)
+        self.verify()
+        self.report_outage(f"moving to {target.name}")
+
+    def check_one_owner(self, source, target):
+        """The machine runs on the target and nowhere else."""
+        if self.vmm.state(target, self.machine) != "running":
+            raise Failure(f"the machine does not run on {target.name} after its move")
+        if self.vmm.state(source, self.machine) == "running":
+            raise Failure(f"the machine still runs on {source.name} after its move")
+
+    def power_off(self):
+        """The guest powers itself off; the machine's process must end by itself."""
+        self.story.step("The guest powers itself off")
+        self.guest.try_run("(poweroff -f &)")
+        self.host.wait_for("the machine ends", lambda: not self.is_alive(), POWER_OFF_SECONDS_MAX)
+
+    def clock_difference(self):
+        """Guest's wall clock less this machine's, in whole seconds as the guest tells them."""
+        return int(self.guest.run("date +%s")) - time.time()
+
+    def finish(self):
+        """Ends the machine and leaves the site ready for the next scenario."""
+        self.watch.stop()
+        for host in (self.site.a, self.site.b):
+            self.vmm.quit(host, self.machine)
+            host.run(f"rm -f {self.machine.console_log()} /run/lab/{self.machine.name}.pid")
+        self.site.a.run(f"rm -f {self.machine.disk}*")
