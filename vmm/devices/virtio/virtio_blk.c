@@ -1,0 +1,155 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * virtio_blk.c - a disk's configuration and life cycle.
+ */
+#include "vmm/devices/virtio/virtio_blk.h"
+
+#include <linux/virtio_blk.h>
+#include <linux/virtio_ids.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/bytes.h"
+#include "base/checked_math.h"
+#include "storage/block.h"
+#include "vmm/devices/virtio/virtio_blk_internal.h"
+
+#define QUEUE_SIZE         256u
+#define CLASS_MASS_STORAGE 0x018000u
+#define CONFIG_BYTES       60u
+#define SEGMENTS_MAX       (VIRTIO_REQUEST_IOVS - 2) /* data, less header and status */
+#define BLOCK_EXPONENT     3u                        /* 4 KiB physical blocks of 512-byte sectors */
+#define OPTIMAL_BLOCKS     128u                      /* 64 KiB */
+
+#define FEATURE(bit) ((uint64_t)1 << (bit))
+
+static struct virtio_blk *blk_of(struct device *device)
+{
+    return CONTAINER_OF(virtio_pci_of(device), struct virtio_blk, pci);
+}
+
+/* virtio 1.2, 5.2.4. */
+static void config_read(struct virtio_pci *pci, uint8_t *out_config)
+{
+    const struct virtio_blk *blk = CONTAINER_OF(pci, struct virtio_blk, pci);
+    struct writer out = writer_of(out_config, CONFIG_BYTES);
+
+    writer_le64(&out, blk->capacity_sectors);
+    writer_le32(&out, 0); /* largest segment: any */
+    writer_le32(&out, SEGMENTS_MAX);
+    writer_le32(&out, 0); /* geometry: none */
+    writer_le32(&out, VIRTIO_BLK_SECTOR_BYTES);
+    writer_u8(&out, BLOCK_EXPONENT);
+    writer_u8(&out, 0); /* aligned from the first sector */
+    writer_le16(&out, 1u << BLOCK_EXPONENT);
+    writer_le32(&out, OPTIMAL_BLOCKS);
+    writer_u8(&out, 1); /* write-back cache */
+    writer_u8(&out, 0);
+    writer_le16(&out, 1); /* queues */
+    writer_le32(&out, VIRTIO_BLK_DISCARD_SECTORS_MAX);
+    writer_le32(&out, 1);
+    writer_le32(&out, 1u << BLOCK_EXPONENT); /* discards are aligned to this many sectors */
+    writer_le32(&out, VIRTIO_BLK_ZERO_SECTORS_MAX);
+    writer_le32(&out, 1);
+    writer_u8(&out, 1); /* zeroing may unmap */
+}
+
+struct err *virtio_blk_attach(struct device *device, struct block *block)
+{
+    struct virtio_blk *blk = blk_of(device);
+
+    if (block != NULL) {
+        uint64_t sectors = block->virtual_bytes / VIRTIO_BLK_SECTOR_BYTES;
+        if (blk->is_capacity_restored && sectors != blk->capacity_sectors)
+            return err_new(ERR_INCOMPATIBLE,
+                           "disk '%.20s': the image has %llu sectors, the guest knows %llu; "
+                           "give the image that belongs to this state",
+                           blk->target.serial, (unsigned long long)sectors,
+                           (unsigned long long)blk->capacity_sectors);
+        blk->capacity_sectors = sectors;
+    }
+    blk->target.block = block;
+    return NULL;
+}
+
+static struct err *blk_start(struct device *device)
+{
+    struct virtio_blk *blk = blk_of(device);
+
+    if (blk->target.block == NULL)
+        return err_new(ERR_STATE, "disk '%.20s' has no image", blk->target.serial);
+    return virtio_pci_start(device);
+}
+
+static void blk_destroy(struct device *device)
+{
+    struct virtio_blk *blk = blk_of(device);
+
+    virtio_blk_workers_join(blk);
+    virtio_pci_finish(&blk->pci);
+    lock_condition_finish(&blk->drained);
+    lock_finish(&blk->lock);
+    free(blk);
+}
+
+static const struct virtio_model blk_model = {
+    .function_ops = VIRTIO_FUNCTION_OPS("virtio-blk"),
+    .device_id = VIRTIO_ID_BLOCK,
+    .class_code = CLASS_MASS_STORAGE,
+    .queue_count = 1,
+    .queue_size = QUEUE_SIZE,
+    .config_bytes = CONFIG_BYTES,
+    .config_read = config_read,
+    .run = virtio_blk_run,
+    .halt = virtio_blk_halt,
+};
+
+static const struct device_ops virtio_blk_ops = {
+    .section = "virtio-blk",
+    .version = 1,
+    .state_type = &ferry__virtio_blk_state__descriptor,
+    .save = virtio_blk_save,
+    .validate = virtio_blk_validate,
+    .apply = virtio_blk_apply,
+    .reset = virtio_pci_reset,
+    .start = blk_start,
+    .stop = virtio_pci_stop,
+    .destroy = blk_destroy,
+};
+
+static uint64_t features_of(const struct virtio_blk_options *options)
+{
+    uint64_t features = FEATURE(VIRTIO_BLK_F_SEG_MAX) | FEATURE(VIRTIO_BLK_F_BLK_SIZE) |
+                        FEATURE(VIRTIO_BLK_F_TOPOLOGY) | FEATURE(VIRTIO_BLK_F_FLUSH);
+
+    if (options->is_read_only)
+        return features | FEATURE(VIRTIO_BLK_F_RO);
+    return features | FEATURE(VIRTIO_BLK_F_DISCARD) | FEATURE(VIRTIO_BLK_F_WRITE_ZEROES);
+}
+
+struct err *virtio_blk_create(struct device_host *host, struct pci_bus *bus,
+                              const struct virtio_blk_options *options, struct device **out_device)
+{
+    struct virtio_blk *blk = calloc(1, sizeof(*blk));
+    if (blk == NULL)
+        return err_new(ERR_NO_MEMORY, "disk '%s'", options->serial);
+
+    lock_init(&blk->lock, LOCK_VIRTQUEUE);
+    lock_condition_init(&blk->drained);
+    blk->pci.base.instance = options->instance;
+    blk->is_read_only = options->is_read_only;
+    blk->target.queue = &blk->pci.queues[0].queue;
+    memcpy(blk->target.serial, options->serial,
+           strnlen(options->serial, sizeof(blk->target.serial)));
+
+    struct err *err =
+        virtio_pci_init(&blk->pci, &virtio_blk_ops, host, bus, &blk_model, features_of(options));
+    if (err == NULL)
+        err = virtio_blk_workers_start(blk);
+    if (err != NULL) {
+        blk_destroy(&blk->pci.base);
+        return err_wrap(err, "disk '%s'", options->serial);
+    }
+    *out_device = &blk->pci.base;
+    return NULL;
+}

@@ -1,0 +1,418 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* virtio_blk_test.c - a disk as its driver uses it, over a disk in memory. */
+#include <linux/virtio_blk.h>
+#include <sched.h>
+#include <string.h>
+
+#include "base/bytes.h"
+#include "base/checked_math.h"
+#include "base/lock.h"
+#include "base/thread.h"
+#include "base/unit_test.h"
+#include "proto/device_state.pb-c.h"
+#include "storage/block_memory.h"
+#include "vmm/bus/pci_bus.h"
+#include "vmm/devices/virtio/virtio_blk.h"
+#include "vmm/devices/virtio/virtio_driver_fake.h"
+
+#define RAM_BYTES  (4 * MIB)
+#define DISK_BYTES (1 * MIB)
+#define HEADER_AT  0x100000u
+#define STATUS_AT  0x180000u
+#define DATA_AT    0x200000u
+
+struct bench {
+    struct device_host_fake fake;
+    struct guest_memory *memory;
+    struct pci_bus *bus;
+    struct block *disk;
+    struct device *blk;
+    struct virtio_driver_fake driver;
+    struct virtqueue_driver_fake rings;
+    unsigned requests;
+};
+
+static void bench_init_bare(struct bench *bench, bool is_read_only)
+{
+    const struct virtio_blk_options options = {.serial = "system", .is_read_only = is_read_only};
+
+    memset(bench, 0, sizeof(*bench));
+    ASSERT_OK(guest_memory_create(RAM_BYTES, RAM_BYTES, &bench->memory));
+    device_host_fake_init(&bench->fake, bench->memory);
+    ASSERT_OK(pci_bus_create(&bench->fake.host, &bench->bus));
+    ASSERT_OK(virtio_blk_create(&bench->fake.host, bench->bus, &options, &bench->blk));
+    ASSERT_OK(block_memory_create(DISK_BYTES, &bench->disk));
+    bench->disk->is_read_only = is_read_only;
+}
+
+static void bench_drive(struct bench *bench)
+{
+    virtio_driver_fake_init(&bench->driver, &bench->fake, 1);
+    virtqueue_driver_fake_init(&bench->rings, bench->memory, gpa(0x10000), 64);
+    assert_true(
+        virtio_driver_fake_negotiate(&bench->driver, virtio_driver_fake_features(&bench->driver)));
+    virtio_driver_fake_set_queue(&bench->driver, 0, &bench->rings);
+    virtio_driver_fake_ready(&bench->driver);
+}
+
+static void bench_init(struct bench *bench)
+{
+    bench_init_bare(bench, false);
+    ASSERT_OK(virtio_blk_attach(bench->blk, bench->disk));
+    ASSERT_OK(bench->blk->ops->start(bench->blk));
+    bench_drive(bench);
+}
+
+static void bench_finish(struct bench *bench)
+{
+    bench->blk->ops->destroy(bench->blk);
+    ASSERT_OK(block_close(bench->disk));
+    struct device *bus = pci_bus_device(bench->bus);
+    bus->ops->destroy(bus);
+    device_host_fake_finish(&bench->fake);
+    guest_memory_destroy(bench->memory);
+}
+
+/* Queues a request; each has its own header and status. */
+static void submit(struct bench *bench, uint32_t type, uint64_t sector, struct driver_buffer data)
+{
+    unsigned n = bench->requests++ % 64;
+    uint8_t header[16];
+    struct writer out = writer_of(header, sizeof(header));
+    struct driver_buffer buffers[] = {
+        {gpa(HEADER_AT + n * 16), 16, VIRTQUEUE_READABLE},
+        data,
+        {gpa(STATUS_AT + n), 1, VIRTQUEUE_WRITABLE},
+    };
+
+    writer_le32(&out, type);
+    writer_le32(&out, 0);
+    writer_le64(&out, sector);
+    assert_true(guest_write(bench->memory, gpa(HEADER_AT + n * 16), header, sizeof(header)));
+    assert_true(guest_write(bench->memory, gpa(STATUS_AT + n), "\xff", 1));
+    if (data.len == 0) {
+        buffers[1] = buffers[2];
+        (void)virtqueue_driver_fake_add(&bench->rings, buffers, 2);
+    } else {
+        (void)virtqueue_driver_fake_add(&bench->rings, buffers, 3);
+    }
+    virtio_driver_fake_notify(&bench->driver, 0);
+}
+
+static void wait_used(struct bench *bench, uint32_t *out_written)
+{
+    uint32_t head;
+
+    while (!virtqueue_driver_fake_used(&bench->rings, &head, out_written))
+        (void)sched_yield();
+}
+
+static uint8_t last_status(struct bench *bench)
+{
+    uint8_t status = 0xff;
+
+    assert_true(guest_read(bench->memory, gpa(STATUS_AT + (bench->requests - 1) % 64), &status, 1));
+    return status;
+}
+
+/* One request from submission to status. */
+static uint8_t request(struct bench *bench, uint32_t type, uint64_t sector,
+                       struct driver_buffer data)
+{
+    uint32_t written = 0;
+
+    submit(bench, type, sector, data);
+    wait_used(bench, &written);
+    return last_status(bench);
+}
+
+static struct driver_buffer to_disk(uint32_t len)
+{
+    return (struct driver_buffer){gpa(DATA_AT), len, VIRTQUEUE_READABLE};
+}
+
+static struct driver_buffer from_disk(uint32_t len)
+{
+    return (struct driver_buffer){gpa(DATA_AT), len, VIRTQUEUE_WRITABLE};
+}
+
+static const struct driver_buffer nothing = {.len = 0};
+
+TEST(the_configuration_shows_the_disk)
+{
+    struct bench bench;
+    bench_init(&bench);
+
+    assert_int_equal(virtio_driver_fake_config(&bench.driver, 0, 8), DISK_BYTES / 512);
+    assert_int_equal(virtio_driver_fake_config(&bench.driver, 12, 4), 254);
+    assert_int_equal(virtio_driver_fake_config(&bench.driver, 20, 4), 512);
+    assert_int_equal(virtio_driver_fake_config(&bench.driver, 56, 1), 1);
+    bench_finish(&bench);
+}
+
+TEST(what_is_written_is_read_back)
+{
+    struct bench bench;
+    uint8_t data[1024];
+    uint32_t written = 0;
+    bench_init(&bench);
+    memset(data, 0x5a, sizeof(data));
+    assert_true(guest_write(bench.memory, gpa(DATA_AT), data, sizeof(data)));
+
+    assert_int_equal(request(&bench, VIRTIO_BLK_T_OUT, 3, to_disk(1024)), VIRTIO_BLK_S_OK);
+    assert_int_equal(block_memory_bytes(bench.disk)[3 * 512], 0x5a);
+    memset(data, 0, sizeof(data));
+    assert_true(guest_write(bench.memory, gpa(DATA_AT), data, sizeof(data)));
+    submit(&bench, VIRTIO_BLK_T_IN, 3, from_disk(1024));
+    wait_used(&bench, &written);
+
+    assert_int_equal(written, 1025);
+    assert_true(guest_read(bench.memory, gpa(DATA_AT), data, sizeof(data)));
+    assert_int_equal(data[0], 0x5a);
+    assert_int_equal(data[1023], 0x5a);
+    assert_true(virtio_driver_fake_interrupts(&bench.driver, 0) >= 1);
+    bench_finish(&bench);
+}
+
+TEST(a_flush_reaches_the_image)
+{
+    struct bench bench;
+    bench_init(&bench);
+
+    assert_int_equal(request(&bench, VIRTIO_BLK_T_FLUSH, 0, nothing), VIRTIO_BLK_S_OK);
+
+    assert_int_equal(block_memory_flush_count(bench.disk), 1);
+    bench_finish(&bench);
+}
+
+TEST(the_serial_is_the_disks_id)
+{
+    struct bench bench;
+    char id[20];
+    bench_init(&bench);
+
+    assert_int_equal(request(&bench, VIRTIO_BLK_T_GET_ID, 0, from_disk(20)), VIRTIO_BLK_S_OK);
+
+    assert_true(guest_read(bench.memory, gpa(DATA_AT), id, sizeof(id)));
+    assert_string_equal(id, "system");
+    bench_finish(&bench);
+}
+
+TEST(requests_outside_the_disk_fail_and_touch_nothing)
+{
+    struct bench bench;
+    bench_init(&bench);
+
+    assert_int_equal(request(&bench, VIRTIO_BLK_T_OUT, DISK_BYTES / 512, to_disk(512)),
+                     VIRTIO_BLK_S_IOERR);
+    assert_int_equal(request(&bench, VIRTIO_BLK_T_IN, DISK_BYTES / 512 - 1, from_disk(1024)),
+                     VIRTIO_BLK_S_IOERR);
+    assert_int_equal(request(&bench, VIRTIO_BLK_T_IN, UINT64_MAX / 512, from_disk(512)),
+                     VIRTIO_BLK_S_IOERR);
+    assert_int_equal(request(&bench, VIRTIO_BLK_T_OUT, 0, to_disk(100)), VIRTIO_BLK_S_IOERR);
+    assert_int_equal(request(&bench, VIRTIO_BLK_T_IN, 0, nothing), VIRTIO_BLK_S_IOERR);
+    assert_int_equal(request(&bench, 77, 0, nothing), VIRTIO_BLK_S_UNSUPP);
+
+    bench_finish(&bench);
+}
+
+static uint8_t clear(struct bench *bench, uint32_t type, uint64_t sector, uint32_t sectors,
+                     uint32_t flags)
+{
+    uint8_t segment[16];
+    struct writer out = writer_of(segment, sizeof(segment));
+
+    writer_le64(&out, sector);
+    writer_le32(&out, sectors);
+    writer_le32(&out, flags);
+    assert_true(guest_write(bench->memory, gpa(DATA_AT), segment, sizeof(segment)));
+    return request(bench, type, 0, to_disk(sizeof(segment)));
+}
+
+TEST(zeroing_and_discarding_are_bounded)
+{
+    struct bench bench;
+    bench_init(&bench);
+    memset(block_memory_bytes(bench.disk), 0xee, DISK_BYTES);
+
+    assert_int_equal(clear(&bench, VIRTIO_BLK_T_WRITE_ZEROES, 8, 8, 1), VIRTIO_BLK_S_OK);
+    assert_int_equal(block_memory_bytes(bench.disk)[8 * 512 - 1], 0xee);
+    assert_int_equal(block_memory_bytes(bench.disk)[8 * 512], 0);
+    assert_int_equal(block_memory_bytes(bench.disk)[16 * 512], 0xee);
+    assert_int_equal(clear(&bench, VIRTIO_BLK_T_DISCARD, 0, 8, 0), VIRTIO_BLK_S_OK);
+    assert_int_equal(clear(&bench, VIRTIO_BLK_T_DISCARD, 0, 8, 1), VIRTIO_BLK_S_UNSUPP);
+    assert_int_equal(clear(&bench, VIRTIO_BLK_T_WRITE_ZEROES, 0, 8, 2), VIRTIO_BLK_S_UNSUPP);
+    assert_int_equal(clear(&bench, VIRTIO_BLK_T_DISCARD, 2047, 2, 0), VIRTIO_BLK_S_IOERR);
+    assert_int_equal(clear(&bench, VIRTIO_BLK_T_DISCARD, 0, UINT32_MAX, 0), VIRTIO_BLK_S_IOERR);
+
+    bench_finish(&bench);
+}
+
+TEST(a_failing_image_is_an_io_error_of_the_guest)
+{
+    struct bench bench;
+    bench_init(&bench);
+    block_memory_set_failing(bench.disk, true);
+
+    assert_int_equal(request(&bench, VIRTIO_BLK_T_OUT, 0, to_disk(512)), VIRTIO_BLK_S_IOERR);
+    assert_int_equal(request(&bench, VIRTIO_BLK_T_FLUSH, 0, nothing), VIRTIO_BLK_S_IOERR);
+    block_memory_set_failing(bench.disk, false);
+
+    assert_int_equal(request(&bench, VIRTIO_BLK_T_OUT, 0, to_disk(512)), VIRTIO_BLK_S_OK);
+    bench_finish(&bench);
+}
+
+TEST(a_read_only_disk_refuses_changes)
+{
+    struct bench bench;
+    bench_init_bare(&bench, true);
+    ASSERT_OK(virtio_blk_attach(bench.blk, bench.disk));
+    ASSERT_OK(bench.blk->ops->start(bench.blk));
+    bench_drive(&bench);
+
+    assert_true((virtio_driver_fake_features(&bench.driver) >> VIRTIO_BLK_F_RO & 1) != 0);
+    assert_int_equal(request(&bench, VIRTIO_BLK_T_OUT, 0, to_disk(512)), VIRTIO_BLK_S_IOERR);
+    assert_int_equal(clear(&bench, VIRTIO_BLK_T_DISCARD, 0, 8, 0), VIRTIO_BLK_S_IOERR);
+    assert_int_equal(request(&bench, VIRTIO_BLK_T_IN, 0, from_disk(512)), VIRTIO_BLK_S_OK);
+
+    bench_finish(&bench);
+}
+
+TEST(a_disk_without_an_image_does_not_start)
+{
+    struct bench bench;
+    bench_init_bare(&bench, false);
+
+    assert_fails(bench.blk->ops->start(bench.blk), ERR_STATE);
+
+    bench_finish(&bench);
+}
+
+TEST(every_request_of_a_deep_queue_is_done_once)
+{
+    struct bench bench;
+    uint32_t written = 0;
+    bench_init(&bench);
+
+    for (unsigned round = 0; round < 200; round++) {
+        for (unsigned i = 0; i < 16; i++)
+            submit(&bench, VIRTIO_BLK_T_IN, i, from_disk(512));
+        for (unsigned i = 0; i < 16; i++)
+            wait_used(&bench, &written);
+    }
+
+    uint32_t head;
+    assert_false(virtqueue_driver_fake_used(&bench.rings, &head, &written));
+    bench_finish(&bench);
+}
+
+/* A disk whose writes wait for the test. */
+struct gated_block {
+    struct block base;
+    struct lock lock;
+    struct lock_condition changed;
+    unsigned entered GUARDED_BY(&lock);
+    bool is_open GUARDED_BY(&lock);
+};
+
+static struct err *gated_write(struct block *block, const struct iovec *iovs, int iov_count,
+                               uint64_t offset)
+{
+    struct gated_block *gate = CONTAINER_OF(block, struct gated_block, base);
+
+    (void)iovs;
+    (void)iov_count;
+    (void)offset;
+    lock_acquire(&gate->lock);
+    gate->entered++;
+    lock_condition_broadcast(&gate->changed);
+    while (!gate->is_open)
+        lock_condition_wait(&gate->changed, &gate->lock);
+    lock_release(&gate->lock);
+    return NULL;
+}
+
+static const struct block_ops gated_ops = {.format = "gated", .write = gated_write};
+
+static void gate_open(void *argument)
+{
+    struct gated_block *gate = argument;
+
+    lock_acquire(&gate->lock);
+    gate->is_open = true;
+    lock_condition_broadcast(&gate->changed);
+    lock_release(&gate->lock);
+}
+
+TEST(a_stop_waits_for_what_is_in_flight_and_leaves_the_rest_in_the_queue)
+{
+    struct bench bench;
+    struct gated_block gate = {.base = {.ops = &gated_ops, .virtual_bytes = DISK_BYTES}};
+    uint32_t head;
+    uint32_t written;
+    lock_init(&gate.lock, LOCK_TEST);
+    lock_condition_init(&gate.changed);
+    bench_init_bare(&bench, false);
+    ASSERT_OK(virtio_blk_attach(bench.blk, &gate.base));
+    ASSERT_OK(bench.blk->ops->start(bench.blk));
+    bench_drive(&bench);
+
+    for (unsigned i = 0; i < 8; i++)
+        submit(&bench, VIRTIO_BLK_T_OUT, i, to_disk(512));
+    lock_acquire(&gate.lock);
+    while (gate.entered < 4)
+        lock_condition_wait(&gate.changed, &gate.lock);
+    lock_release(&gate.lock);
+    struct thread *opener = NULL;
+    ASSERT_OK(thread_create(ROLE_TEST, 0, gate_open, &gate, &opener));
+    bench.blk->ops->stop(bench.blk);
+    thread_join(opener);
+
+    unsigned done = 0;
+    while (virtqueue_driver_fake_used(&bench.rings, &head, &written))
+        done++;
+    assert_int_equal(done, gate.entered);
+    assert_in_range(done, 4, 8);
+    ASSERT_OK(bench.blk->ops->start(bench.blk));
+    for (; done < 8; done++)
+        wait_used(&bench, &written);
+    bench.blk->ops->stop(bench.blk);
+    assert_int_equal(gate.entered, 8);
+    bench_finish(&bench);
+    lock_condition_finish(&gate.changed);
+    lock_finish(&gate.lock);
+}
+
+TEST(a_broken_queue_asks_for_a_reset_and_then_works_again)
+{
+    struct bench bench;
+    bench_init(&bench);
+
+    virtqueue_driver_fake_offer(&bench.rings, 64);
+    virtio_driver_fake_notify(&bench.driver, 0);
+    while ((virtio_driver_fake_status(&bench.driver) & 0x40) == 0)
+        (void)sched_yield();
+    bench_drive(&bench);
+
+    assert_int_equal(request(&bench, VIRTIO_BLK_T_OUT, 0, to_disk(512)), VIRTIO_BLK_S_OK);
+    bench_finish(&bench);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(the_configuration_shows_the_disk),
+        cmocka_unit_test(what_is_written_is_read_back),
+        cmocka_unit_test(a_flush_reaches_the_image),
+        cmocka_unit_test(the_serial_is_the_disks_id),
+        cmocka_unit_test(requests_outside_the_disk_fail_and_touch_nothing),
+        cmocka_unit_test(zeroing_and_discarding_are_bounded),
+        cmocka_unit_test(a_failing_image_is_an_io_error_of_the_guest),
+        cmocka_unit_test(a_read_only_disk_refuses_changes),
+        cmocka_unit_test(a_disk_without_an_image_does_not_start),
+        cmocka_unit_test(every_request_of_a_deep_queue_is_done_once),
+        cmocka_unit_test(a_stop_waits_for_what_is_in_flight_and_leaves_the_rest_in_the_queue),
+        cmocka_unit_test(a_broken_queue_asks_for_a_reset_and_then_works_again),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
