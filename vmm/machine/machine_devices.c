@@ -1,0 +1,138 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * machine_devices.c - which devices a machine has, in the order in which their state is applied:
+ * the clock before the vCPUs, because a deadline of a vCPU's timer is a TSC value; the vCPUs with
+ * their local APICs before the interrupt chips, which deliver to them as they are set.
+ *
+ * They start in that order and stop in the other.
+ * Tested by: tests/system.
+ */
+#include "vmm/bus/platform_map.h"
+#include "vmm/cpu/clock_state.h"
+#include "vmm/cpu/irqchip_state.h"
+#include "vmm/cpu/pit_state.h"
+#include "vmm/cpu/vcpu_set.h"
+#include "vmm/cpu/vcpu_state.h"
+#include "vmm/devices/legacy/acpi_pm.h"
+#include "vmm/devices/legacy/i8042.h"
+#include "vmm/devices/legacy/rtc_cmos.h"
+#include "vmm/devices/legacy/serial_16550.h"
+#include "vmm/machine/machine_console.h"
+#include "vmm/machine/machine_internal.h"
+
+static struct err *create_clock(struct machine *machine, struct device **out_device)
+{
+    return clock_device_create(&machine->host, machine->kvm, machine->vcpus, out_device);
+}
+
+static struct err *create_irqchip(struct machine *machine, struct device **out_device)
+{
+    return irqchip_device_create(&machine->host, machine->kvm, out_device);
+}
+
+static struct err *create_pit(struct machine *machine, struct device **out_device)
+{
+    return pit_device_create(&machine->host, machine->kvm, out_device);
+}
+
+static struct err *create_i8042(struct machine *machine, struct device **out_device)
+{
+    return i8042_create(&machine->host, out_device);
+}
+
+static struct err *create_rtc(struct machine *machine, struct device **out_device)
+{
+    return rtc_cmos_create(&machine->host, out_device);
+}
+
+static struct err *create_power(struct machine *machine, struct device **out_device)
+{
+    TRY(acpi_pm_create(&machine->host, out_device));
+    machine->power = *out_device;
+    return NULL;
+}
+
+static struct err *create_serial(struct machine *machine, struct device **out_device)
+{
+    struct serial_line line = console_line(machine->console);
+
+    TRY(serial_16550_create(&machine->host, 0, PORT_COM1, IRQ_COM1, &line, out_device));
+    machine->serial = *out_device;
+    console_connect(machine->console, machine->serial);
+    return NULL;
+}
+
+/* The devices that every machine has once. */
+static struct err *(*const platform[])(struct machine *machine, struct device **out_device) = {
+    create_irqchip, create_pit, create_i8042, create_rtc, create_power, create_serial,
+};
+
+static struct err *add(struct machine *machine,
+                       struct err *(*create)(struct machine *machine, struct device **out_device))
+{
+    TRY(create(machine, &machine->devices[machine->device_count]));
+    machine->device_count++;
+    return NULL;
+}
+
+static struct err *add_vcpus(struct machine *machine)
+{
+    for (unsigned i = 0; i < vcpu_set_count(machine->vcpus); i++) {
+        TRY(vcpu_device_create(&machine->host, machine->kvm, vcpu_set_kvm(machine->vcpus, i), i,
+                               machine->cpuid, &machine->devices[machine->device_count]));
+        machine->device_count++;
+    }
+    return NULL;
+}
+
+struct err *machine_devices_create(struct machine *machine)
+{
+    const char *where = machine->description->config->console;
+
+    TRY(console_create(machine->loop, &machine->device_lock, where, &machine->console));
+    TRY(add(machine, create_clock));
+    TRY(add_vcpus(machine));
+    for (size_t i = 0; i < sizeof(platform) / sizeof(platform[0]); i++)
+        TRY(add(machine, platform[i]));
+    return NULL;
+}
+
+void machine_devices_destroy(struct machine *machine)
+{
+    if (machine->console != NULL)
+        console_connect(machine->console, NULL);
+    while (machine->device_count > 0) {
+        struct device *device = machine->devices[--machine->device_count];
+        device->ops->destroy(device);
+    }
+}
+
+struct err *machine_devices_start(struct machine *machine)
+{
+    for (size_t i = 0; i < machine->device_count; i++) {
+        struct device *device = machine->devices[i];
+        struct err *err = device->ops->start(device);
+        if (err != NULL) {
+            while (i-- > 0)
+                machine->devices[i]->ops->stop(machine->devices[i]);
+            return err_wrap(err, "start device '%s' %u", device->ops->section, device->instance);
+        }
+    }
+    machine->are_devices_started = true;
+    return NULL;
+}
+
+void machine_devices_stop(struct machine *machine)
+{
+    if (!machine->are_devices_started)
+        return;
+    for (size_t i = machine->device_count; i-- > 0;)
+        machine->devices[i]->ops->stop(machine->devices[i]);
+    machine->are_devices_started = false;
+}
+
+void machine_devices_reset(struct machine *machine)
+{
+    for (size_t i = 0; i < machine->device_count; i++)
+        machine->devices[i]->ops->reset(machine->devices[i]);
+}
