@@ -68,6 +68,11 @@ struct err *host_file_write_zeroes(struct host_file *file, uint64_t offset, uint
     return NULL;
 }
 
+void host_file_give_up(struct host_file *file)
+{
+    atomic_store_explicit(&file->has_lost_writes, true, memory_order_relaxed);
+}
+
 struct err *host_file_sync(struct host_file *file)
 {
     if (atomic_load_explicit(&file->has_lost_writes, memory_order_relaxed))
@@ -78,7 +83,7 @@ struct err *host_file_sync(struct host_file *file)
 
     struct err *err = file->ops->sync(file);
     if (err != NULL)
-        atomic_store_explicit(&file->has_lost_writes, true, memory_order_relaxed);
+        host_file_give_up(file);
     return err;
 }
 

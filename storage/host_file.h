@@ -53,6 +53,9 @@ ERR_RESULT host_file_write_zeroes(struct host_file *file, uint64_t offset, uint6
  * ever, because the kernel may have dropped the pages that it could not write. */
 ERR_RESULT host_file_sync(struct host_file *file);
 
+/* Makes every later sync fail: what the file holds is unknown. */
+void host_file_give_up(struct host_file *file);
+
 /* Gives the range back to the host file system, if that can; it reads as zeros then, or as before
  * where it can not. The size stays. */
 ERR_RESULT host_file_punch(struct host_file *file, uint64_t offset, uint64_t len);

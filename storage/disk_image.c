@@ -1,0 +1,244 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * disk_image.c - see disk_image.h.
+ *
+ * A disk image stays the same block for whoever uses it; what it passes requests on to changes:
+ * the newest layer after a switch, nothing while the disk is handed over.
+ */
+#include "storage/disk_image.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "base/checked_math.h"
+#include "base/cleanup.h"
+#include "base/limits.h"
+#include "storage/image_chain.h"
+#include "storage/image_layer.h"
+#include "storage/image_lock.h"
+#include "storage/overlay_file.h"
+#include "storage/qcow/qcow_header.h"
+#include "storage/qcow/qcow_image.h"
+
+struct disk_image {
+    struct block base;
+    struct image_layer layer; /* the newest; its block is owned, NULL while handed over */
+    char *path;               /* owned; of the newest layer */
+    char *format;             /* owned */
+    enum disk_image_access access;
+};
+
+static struct disk_image *self_of(struct block *block)
+{
+    return CONTAINER_OF(block, struct disk_image, base);
+}
+
+static struct err *check_held(const struct disk_image *self)
+{
+    if (self->layer.block == NULL)
+        return err_new(ERR_STATE, "disk '%s' is handed over; take it back first", self->path);
+    return NULL;
+}
+
+static struct err *image_read(struct block *block, const struct iovec *iovs, int iov_count,
+                              uint64_t offset)
+{
+    TRY(check_held(self_of(block)));
+    return block_read(self_of(block)->layer.block, iovs, iov_count, offset);
+}
+
+static struct err *image_write(struct block *block, const struct iovec *iovs, int iov_count,
+                               uint64_t offset)
+{
+    TRY(check_held(self_of(block)));
+    return block_write(self_of(block)->layer.block, iovs, iov_count, offset);
+}
+
+static struct err *image_flush(struct block *block)
+{
+    TRY(check_held(self_of(block)));
+    return block_flush(self_of(block)->layer.block);
+}
+
+static struct err *image_write_zeroes(struct block *block, uint64_t offset, uint64_t len,
+                                      bool may_unmap)
+{
+    TRY(check_held(self_of(block)));
+    return block_write_zeroes(self_of(block)->layer.block, offset, len, may_unmap);
+}
+
+static struct err *image_discard(struct block *block, uint64_t offset, uint64_t len)
+{
+    TRY(check_held(self_of(block)));
+    return block_discard(self_of(block)->layer.block, offset, len);
+}
+
+static void image_free(struct disk_image *self)
+{
+    free(self->path);
+    free(self->format);
+    free(self);
+}
+
+static struct err *image_close(struct block *block)
+{
+    struct disk_image *self = self_of(block);
+    struct err *err = self->layer.block == NULL ? NULL : block_close(self->layer.block);
+
+    image_free(self);
+    return err;
+}
+
+static const struct block_ops disk_image_ops = {
+    .format = "disk image",
+    .read = image_read,
+    .write = image_write,
+    .flush = image_flush,
+    .write_zeroes = image_write_zeroes,
+    .discard = image_discard,
+    .close = image_close,
+};
+
+static struct err *open_chain(struct disk_image *self)
+{
+    TRY(image_chain_open(self->path, self->format, self->access, IMAGE_LAYER_LOCKED, &self->layer));
+    self->base.virtual_bytes = self->layer.block->virtual_bytes;
+    return NULL;
+}
+
+struct err *disk_image_open(const char *path, const char *format, enum disk_image_access access,
+                            struct block **out_block)
+{
+    struct disk_image *self = calloc(1, sizeof(*self));
+    if (self == NULL)
+        return err_new(ERR_NO_MEMORY, "open disk '%s'", path);
+
+    self->base.ops = &disk_image_ops;
+    self->base.is_read_only = access == DISK_IMAGE_READ_ONLY;
+    self->access = access;
+    self->path = strdup(path);
+    self->format = strdup(format);
+    struct err *err = self->path == NULL || self->format == NULL
+                          ? err_new(ERR_NO_MEMORY, "open disk '%s'", path)
+                          : open_chain(self);
+    if (err != NULL) {
+        image_free(self);
+        return err;
+    }
+    *out_block = &self->base;
+    return NULL;
+}
+
+struct err *disk_image_check(const char *path, const char *format, uint64_t *out_virtual_bytes)
+{
+    struct image_layer layer;
+
+    TRY(image_chain_open(path, format, DISK_IMAGE_READ_ONLY, IMAGE_LAYER_UNLOCKED, &layer));
+    uint64_t virtual_bytes = layer.block->virtual_bytes;
+    struct err *err = image_layer_check_writable(&layer, path);
+    if (err == NULL)
+        err = block_close(layer.block);
+    else
+        err_free(block_close(layer.block));
+    if (err == NULL)
+        *out_virtual_bytes = virtual_bytes;
+    return err;
+}
+
+struct err *disk_image_next_overlay(const char *path, char **out_path)
+{
+    return overlay_file_next(path, out_path);
+}
+
+struct err *disk_image_create_overlay(const char *path, const char *backing_path,
+                                      const char *backing_format, uint64_t virtual_bytes)
+{
+    return overlay_file_create(path, backing_path, backing_format, virtual_bytes);
+}
+
+/* The overlay must have been made for exactly this layer. */
+static struct err *check_overlay(const struct disk_image *self, const char *path,
+                                 const char *overlay_path, const struct image_layer *overlay)
+{
+    CLEANUP(cleanup_free) char *backing_path = NULL;
+    const struct qcow_header *header = qcow_image_header(overlay->block);
+    struct stat held, named;
+
+    TRY(image_chain_backing_path(overlay_path, header->backing_name, &backing_path));
+    if (fstat(self->layer.fd, &held) != 0)
+        return err_errno(errno, "switch disk '%s'", self->path);
+    if (stat(backing_path, &named) != 0)
+        return err_errno(errno, "backing file '%s' of '%s'", backing_path, overlay_path);
+    if (held.st_dev != named.st_dev || held.st_ino != named.st_ino ||
+        strcmp(header->backing_format, self->format) != 0)
+        return err_new(ERR_INVALID, "overlay '%s' is not one of '%s'", overlay_path, path);
+    if (overlay->block->virtual_bytes != self->base.virtual_bytes)
+        return err_new(ERR_INVALID, "overlay '%s' is not of the size of '%s'", overlay_path, path);
+    return NULL;
+}
+
+/* Takes the strings over on success, so that nothing can fail once the layer is sealed. */
+static struct err *switch_to(struct disk_image *self, const struct image_layer *overlay,
+                             char **inout_path, char **inout_format)
+{
+    TRY(image_layer_seal(&self->layer, self->path));
+    qcow_image_set_backing(overlay->block, self->layer.block);
+    unsigned depth = self->layer.depth + 1;
+    self->layer = *overlay;
+    self->layer.depth = depth;
+    free(self->path);
+    free(self->format);
+    self->path = TAKE_PTR(*inout_path);
+    self->format = TAKE_PTR(*inout_format);
+    return NULL;
+}
+
+struct err *disk_image_switch(struct block **inout_block, const char *path, const char *format,
+                              const char *overlay_path)
+{
+    struct disk_image *self = self_of(*inout_block);
+    struct image_layer overlay;
+
+    TRY(check_held(self));
+    if (self->access != DISK_IMAGE_WRITABLE || strcmp(format, self->format) != 0)
+        return err_new(ERR_STATE, "switch disk '%s' to '%s': it is not a writable %s image", path,
+                       overlay_path, format);
+
+    if (self->layer.depth >= DISK_BACKING_DEPTH_MAX)
+        return err_new(ERR_STATE, "switch disk '%s': it has %u layers already; merge some", path,
+                       self->layer.depth + 1);
+
+    CLEANUP(cleanup_free) char *new_path = strdup(overlay_path);
+    CLEANUP(cleanup_free) char *new_format = strdup("qcow2");
+    if (new_path == NULL || new_format == NULL)
+        return err_new(ERR_NO_MEMORY, "switch disk '%s'", path);
+    TRY(image_layer_open(overlay_path, "qcow2", DISK_IMAGE_WRITABLE, IMAGE_LAYER_LOCKED, &overlay));
+    struct err *err = check_overlay(self, path, overlay_path, &overlay);
+    if (err == NULL)
+        err = switch_to(self, &overlay, &new_path, &new_format);
+    if (err != NULL)
+        err_free(block_close(overlay.block)); /* the first error says why */
+    return err;
+}
+
+struct err *disk_image_hand_over(struct block *block)
+{
+    struct disk_image *self = self_of(block);
+
+    TRY(check_held(self));
+    TRY(block_flush(self->layer.block));
+    /* Closing the files gives up their locks. */
+    return block_close(TAKE_PTR(self->layer.block));
+}
+
+struct err *disk_image_take_back(struct block *block)
+{
+    struct disk_image *self = self_of(block);
+
+    if (self->layer.block != NULL)
+        return err_new(ERR_STATE, "disk '%s' is not handed over", self->path);
+    return open_chain(self);
+}

@@ -1,0 +1,243 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/unit_test.h"
+#include "storage/disk_image.h"
+
+#define DISK_BYTES (4u << 20)
+
+static char folder[] = "/tmp/disk_image_test.XXXXXX";
+
+/* A path in the test's folder; valid until the fourth call after it. */
+static const char *at(const char *name)
+{
+    static char paths[4][128];
+    static unsigned next;
+    char *path = paths[next++ % 4];
+
+    (void)snprintf(path, sizeof(paths[0]), "%s/%s", folder, name);
+    return path;
+}
+
+static void make_raw(const char *name)
+{
+    int fd = open(at(name), O_RDWR | O_CREAT | O_TRUNC, 0600);
+
+    assert_true(fd >= 0);
+    assert_int_equal(ftruncate(fd, DISK_BYTES), 0);
+    assert_int_equal(close(fd), 0);
+}
+
+static void fill(struct block *block, uint64_t offset, size_t len, int value)
+{
+    uint8_t *data = malloc(len);
+    struct iovec iov = {data, len};
+
+    assert_non_null(data);
+    memset(data, value, len);
+    ASSERT_OK(block_write(block, &iov, 1, offset));
+    free(data);
+}
+
+static uint8_t byte_at(struct block *block, uint64_t offset)
+{
+    uint8_t data[512];
+    struct iovec iov = {data, sizeof(data)};
+
+    ASSERT_OK(block_read(block, &iov, 1, offset & ~(uint64_t)511));
+    return data[offset & 511];
+}
+
+static struct block *open_disk(const char *name, const char *format, enum disk_image_access access)
+{
+    struct block *block = NULL;
+
+    ASSERT_OK(disk_image_open(at(name), format, access, &block));
+    return block;
+}
+
+static void expect_open_fails(const char *name, const char *format, enum err_kind kind,
+                              const char *text)
+{
+    struct block *block = NULL;
+    struct err *err = disk_image_open(at(name), format, DISK_IMAGE_WRITABLE, &block);
+
+    assert_non_null(err);
+    assert_int_equal(err_kind(err), kind);
+    if (strstr(err_message(err), text) == NULL)
+        fail_msg("'%s' is not in '%s'", text, err_message(err));
+    err_free(err);
+}
+
+TEST(an_overlay_shows_its_base_and_keeps_writes_to_itself)
+{
+    make_raw("web.img");
+    struct block *base = open_disk("web.img", "raw", DISK_IMAGE_WRITABLE);
+    fill(base, 0, DISK_BYTES, 1);
+    ASSERT_OK(block_close(base));
+    ASSERT_OK(disk_image_create_overlay(at("web.000001.qcow2"), at("web.img"), "raw", DISK_BYTES));
+
+    struct block *disk = open_disk("web.000001.qcow2", "qcow2", DISK_IMAGE_WRITABLE);
+    fill(disk, 4096, 512, 2);
+    ASSERT_OK(block_flush(disk));
+
+    assert_int_equal(byte_at(disk, 4095), 1);
+    assert_int_equal(byte_at(disk, 4096), 2);
+    assert_int_equal(byte_at(disk, 4608), 1);
+    ASSERT_OK(block_close(disk));
+    base = open_disk("web.img", "raw", DISK_IMAGE_READ_ONLY);
+    assert_int_equal(byte_at(base, 4096), 1);
+    ASSERT_OK(block_close(base));
+}
+
+TEST(overlays_are_numbered_after_the_newest)
+{
+    char *path = NULL;
+
+    make_raw("db.img");
+    make_raw("db.000007.qcow2");
+    make_raw("db.7.qcow2");
+    make_raw("dbx.000009.qcow2");
+    ASSERT_OK(disk_image_next_overlay(at("db.img"), &path));
+    assert_string_equal(path, at("db.000008.qcow2"));
+    free(path);
+    ASSERT_OK(disk_image_next_overlay(at("db.000003.qcow2"), &path));
+    assert_string_equal(path, at("db.000008.qcow2"));
+    free(path);
+}
+
+TEST(a_switch_freezes_the_old_layer_and_goes_on_in_the_overlay)
+{
+    make_raw("vm.img");
+    struct block *disk = open_disk("vm.img", "raw", DISK_IMAGE_WRITABLE);
+    struct stat status;
+    fill(disk, 0, 65536, 1);
+
+    for (int layer = 1; layer <= 3; layer++) {
+        char *overlay = NULL;
+        const char *old = layer == 1   ? at("vm.img")
+                          : layer == 2 ? at("vm.000001.qcow2")
+                                       : at("vm.000002.qcow2");
+        const char *format = layer == 1 ? "raw" : "qcow2";
+        ASSERT_OK(disk_image_next_overlay(old, &overlay));
+        ASSERT_OK(disk_image_create_overlay(overlay, old, format, DISK_BYTES));
+        ASSERT_OK(disk_image_switch(&disk, old, format, overlay));
+        assert_int_equal(stat(old, &status), 0);
+        assert_int_equal(status.st_mode & 0222, 0);
+        fill(disk, (uint64_t)layer * 8192, 512, layer + 1);
+        free(overlay);
+    }
+
+    assert_int_equal(byte_at(disk, 0), 1);
+    assert_int_equal(byte_at(disk, 8192), 2);
+    assert_int_equal(byte_at(disk, 24576), 4);
+    ASSERT_OK(block_close(disk));
+    expect_open_fails("vm.000001.qcow2", "qcow2", ERR_STATE, "vm.000003.qcow2");
+    expect_open_fails("vm.img", "raw", ERR_STATE, "vm.000003.qcow2");
+    disk = open_disk("vm.000003.qcow2", "qcow2", DISK_IMAGE_WRITABLE);
+    assert_int_equal(byte_at(disk, 16384), 3);
+    ASSERT_OK(block_close(disk));
+}
+
+TEST(a_switch_to_somebody_elses_overlay_changes_nothing)
+{
+    make_raw("a.img");
+    make_raw("b.img");
+    ASSERT_OK(disk_image_create_overlay(at("b.000001.qcow2"), at("b.img"), "raw", DISK_BYTES));
+    struct block *disk = open_disk("a.img", "raw", DISK_IMAGE_WRITABLE);
+
+    assert_fails(disk_image_switch(&disk, at("a.img"), "raw", at("b.000001.qcow2")), ERR_INVALID);
+    assert_fails(disk_image_switch(&disk, at("a.img"), "raw", at("none.qcow2")), ERR_NOT_FOUND);
+
+    fill(disk, 0, 512, 3);
+    assert_int_equal(byte_at(disk, 0), 3);
+    ASSERT_OK(block_close(disk));
+}
+
+TEST(a_disk_in_use_is_refused)
+{
+    make_raw("busy.img");
+    struct block *disk = open_disk("busy.img", "raw", DISK_IMAGE_WRITABLE);
+    uint64_t bytes = 0;
+
+    expect_open_fails("busy.img", "raw", ERR_DENIED, "in use by another process");
+    ASSERT_OK(disk_image_check(at("busy.img"), "raw", &bytes));
+    assert_int_equal(bytes, DISK_BYTES);
+    ASSERT_OK(block_close(disk));
+}
+
+TEST(a_disk_that_is_handed_over_is_free_for_others_until_it_is_taken_back)
+{
+    make_raw("move.img");
+    ASSERT_OK(
+        disk_image_create_overlay(at("move.000001.qcow2"), at("move.img"), "raw", DISK_BYTES));
+    struct block *disk = open_disk("move.000001.qcow2", "qcow2", DISK_IMAGE_WRITABLE);
+    fill(disk, 0, 4096, 1);
+
+    ASSERT_OK(disk_image_hand_over(disk));
+    assert_fails(block_flush(disk), ERR_STATE);
+    struct block *target = open_disk("move.000001.qcow2", "qcow2", DISK_IMAGE_WRITABLE);
+    fill(target, 512, 512, 2);
+    assert_fails(disk_image_take_back(disk), ERR_DENIED);
+    ASSERT_OK(block_close(target));
+    ASSERT_OK(disk_image_take_back(disk));
+
+    assert_int_equal(byte_at(disk, 0), 1);
+    assert_int_equal(byte_at(disk, 512), 2);
+    ASSERT_OK(block_close(disk));
+}
+
+TEST(what_can_not_be_opened_says_why)
+{
+    make_raw("plain.img");
+    ASSERT_OK(disk_image_create_overlay(at("lost.qcow2"), at("plain.img"), "raw", DISK_BYTES));
+    assert_int_equal(unlink(at("plain.img")), 0);
+    assert_int_equal(symlink("loop.qcow2", at("turn.qcow2")), 0);
+    ASSERT_OK(disk_image_create_overlay(at("loop.qcow2"), at("turn.qcow2"), "qcow2", DISK_BYTES));
+    make_raw("text.img");
+
+    expect_open_fails("lost.qcow2", "qcow2", ERR_NOT_FOUND, "plain.img");
+    expect_open_fails("loop.qcow2", "qcow2", ERR_DENIED, "in use");
+    expect_open_fails("text.img", "qcow2", ERR_INVALID, "not a qcow2 image");
+    expect_open_fails("text.img", "vmdk", ERR_INCOMPATIBLE, "vmdk");
+    expect_open_fails(".", "raw", ERR_IO, "directory");
+
+    struct block *block = NULL;
+    assert_fails(disk_image_open(at("loop.qcow2"), "qcow2", DISK_IMAGE_READ_ONLY, &block),
+                 ERR_INVALID);
+}
+
+static int make_folder(void **state)
+{
+    (void)state;
+    return mkdtemp(folder) == NULL;
+}
+
+static int remove_folder(void **state)
+{
+    char command[128];
+
+    (void)state;
+    (void)snprintf(command, sizeof(command), "rm -rf %s", folder);
+    return system(command);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(an_overlay_shows_its_base_and_keeps_writes_to_itself),
+        cmocka_unit_test(overlays_are_numbered_after_the_newest),
+        cmocka_unit_test(a_switch_freezes_the_old_layer_and_goes_on_in_the_overlay),
+        cmocka_unit_test(a_switch_to_somebody_elses_overlay_changes_nothing),
+        cmocka_unit_test(a_disk_in_use_is_refused),
+        cmocka_unit_test(a_disk_that_is_handed_over_is_free_for_others_until_it_is_taken_back),
+        cmocka_unit_test(what_can_not_be_opened_says_why),
+    };
+
+    return cmocka_run_group_tests(tests, make_folder, remove_folder);
+}

@@ -1,0 +1,130 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * image_chain.c - see image_chain.h.
+ * Tested by: disk_image_test.c
+ */
+#include "storage/image_chain.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "base/cleanup.h"
+#include "base/file_io.h"
+#include "base/limits.h"
+#include "storage/qcow/qcow_header.h"
+#include "storage/qcow/qcow_image.h"
+
+/* The files of the layers so far. */
+struct seen {
+    dev_t devices[DISK_BACKING_DEPTH_MAX + 1];
+    ino_t inodes[DISK_BACKING_DEPTH_MAX + 1];
+    unsigned count;
+};
+
+static struct err *note_seen(struct seen *seen, int fd, const char *path)
+{
+    struct stat status;
+
+    if (fstat(fd, &status) != 0)
+        return err_errno(errno, "open image '%s'", path);
+    for (unsigned i = 0; i < seen->count; i++)
+        if (seen->devices[i] == status.st_dev && seen->inodes[i] == status.st_ino)
+            return err_new(ERR_INVALID, "image '%s' is its own backing file", path);
+    if (seen->count > DISK_BACKING_DEPTH_MAX)
+        return err_new(ERR_INVALID, "image '%s' has more than %u backing files below each other",
+                       path, DISK_BACKING_DEPTH_MAX);
+    seen->devices[seen->count] = status.st_dev;
+    seen->inodes[seen->count] = status.st_ino;
+    seen->count++;
+    return NULL;
+}
+
+struct err *image_chain_backing_path(const char *image_path, const char *backing_name,
+                                     char **out_path)
+{
+    CLEANUP(cleanup_free) char *folder = NULL;
+    const char *colon = strchr(backing_name, ':'), *slash = strchr(backing_name, '/');
+    char *path = NULL;
+
+    /* "json:{...}", "nbd://..." and the like reach beyond files. */
+    if (colon != NULL && (slash == NULL || colon < slash))
+        return err_new(ERR_INCOMPATIBLE,
+                       "image '%s' names a backing file that is not a plain path; change it with "
+                       "'qemu-img rebase -u'",
+                       image_path);
+    if (backing_name[0] == '/') {
+        path = strdup(backing_name);
+    } else {
+        TRY(folder_of(image_path, &folder));
+        if (asprintf(&path, "%s/%s", folder, backing_name) < 0)
+            path = NULL;
+    }
+    if (path == NULL)
+        return err_new(ERR_NO_MEMORY, "open image '%s'", image_path);
+    *out_path = path;
+    return NULL;
+}
+
+/* Opens what `above` is based on. */
+static struct err *open_below(const struct image_layer *above, const char *above_path,
+                              enum image_layer_locking locking, struct image_layer *out_layer,
+                              char **out_path)
+{
+    const struct qcow_header *header = qcow_image_header(above->block);
+    CLEANUP(cleanup_free) char *path = NULL;
+
+    if (header->backing_format[0] == '\0')
+        return err_new(ERR_INCOMPATIBLE,
+                       "image '%s' does not say which format its backing file has, and formats are "
+                       "never guessed; say it with 'qemu-img rebase -u -F FORMAT -b BACKING IMAGE'",
+                       above_path);
+    TRY(image_chain_backing_path(above_path, header->backing_name, &path));
+    struct err *err =
+        image_layer_open(path, header->backing_format, DISK_IMAGE_READ_ONLY, locking, out_layer);
+    if (err != NULL)
+        return err_wrap(err, "backing file of '%s'", above_path);
+    *out_path = TAKE_PTR(path);
+    return NULL;
+}
+
+/* Each layer belongs to the one above as soon as it is open, so closing the top closes all. */
+static struct err *open_rest(struct image_layer *top, const char *top_path,
+                             enum image_layer_locking locking)
+{
+    struct seen seen = {.count = 0};
+    struct image_layer above = *top, below;
+    CLEANUP(cleanup_free) char *path = strdup(top_path);
+    if (path == NULL)
+        return err_new(ERR_NO_MEMORY, "open image '%s'", top_path);
+
+    TRY(note_seen(&seen, above.fd, path));
+    while (above.is_qcow && qcow_image_header(above.block)->backing_name[0] != '\0') {
+        char *below_path = NULL;
+        TRY(open_below(&above, path, locking, &below, &below_path));
+        qcow_image_set_backing(above.block, below.block);
+        free(path);
+        path = below_path;
+        TRY(note_seen(&seen, below.fd, path));
+        above = below;
+    }
+    top->depth = seen.count - 1;
+    return NULL;
+}
+
+struct err *image_chain_open(const char *path, const char *format, enum disk_image_access access,
+                             enum image_layer_locking locking, struct image_layer *out_top)
+{
+    struct image_layer top;
+
+    TRY(image_layer_open(path, format, access, locking, &top));
+    struct err *err = open_rest(&top, path, locking);
+    if (err != NULL) {
+        err_free(block_close(top.block)); /* nothing was written through it */
+        return err;
+    }
+    *out_top = top;
+    return NULL;
+}

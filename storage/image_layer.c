@@ -1,0 +1,128 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * image_layer.c - see image_layer.h.
+ * Tested by: disk_image_test.c
+ */
+#include "storage/image_layer.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "base/cleanup.h"
+#include "storage/host_file.h"
+#include "storage/image_lock.h"
+#include "storage/overlay_file.h"
+#include "storage/qcow/qcow_header.h"
+#include "storage/qcow/qcow_image.h"
+#include "storage/raw/raw_image.h"
+
+#define WRITE_BITS (S_IWUSR | S_IWGRP | S_IWOTH)
+
+/* The mode is asked, not the kernel: root may write everything. */
+static struct err *check_not_sealed(int fd, const char *path)
+{
+    struct stat status;
+
+    if (fstat(fd, &status) != 0)
+        return err_errno(errno, "open image '%s'", path);
+    if (S_ISBLK(status.st_mode) || (status.st_mode & WRITE_BITS) != 0)
+        return NULL;
+
+    CLEANUP(cleanup_free) char *newest = NULL;
+    TRY(overlay_file_newest(path, &newest));
+    if (newest == NULL || strcmp(newest, path) == 0)
+        return err_new(ERR_STATE,
+                       "image '%s' is sealed: it is write protected, as a layer of a "
+                       "snapshot is; make an overlay of it",
+                       path);
+    return err_new(ERR_STATE,
+                   "image '%s' is sealed, a snapshot holds it; its newest overlay is "
+                   "'%s'",
+                   path, newest);
+}
+
+struct err *image_layer_check_writable(const struct image_layer *layer, const char *path)
+{
+    TRY(check_not_sealed(layer->fd, path));
+    if (!layer->is_qcow)
+        return NULL;
+
+    struct err *err = qcow_header_check_writable(qcow_image_header(layer->block));
+    return err == NULL ? NULL : err_wrap(err, "open image '%s'", path);
+}
+
+static struct err *check_format(const char *path, const char *format, bool *out_is_qcow)
+{
+    *out_is_qcow = strcmp(format, "qcow2") == 0;
+    if (!*out_is_qcow && strcmp(format, "raw") != 0)
+        return err_new(ERR_INCOMPATIBLE,
+                       "image '%s' has the format '%s'; it must be 'raw' or 'qcow2'", path, format);
+    return NULL;
+}
+
+struct err *image_layer_open(const char *path, const char *format, enum disk_image_access access,
+                             enum image_layer_locking locking, struct image_layer *out_layer)
+{
+    bool is_writable = access == DISK_IMAGE_WRITABLE;
+    struct image_layer layer = {.depth = 0};
+
+    TRY(check_format(path, format, &layer.is_qcow));
+    /* O_NONBLOCK: opening must not wait for the other end of a pipe, which is refused below. */
+    CLEANUP(cleanup_fd)
+    int fd = open(path, (is_writable ? O_RDWR : O_RDONLY) | O_CLOEXEC | O_NONBLOCK);
+    if (fd < 0 && errno == ENOENT)
+        return err_new(ERR_NOT_FOUND, "there is no image '%s'", path);
+    if (fd < 0)
+        return err_errno(errno, "open image '%s'", path);
+    if (is_writable)
+        TRY(check_not_sealed(fd, path));
+    if (locking == IMAGE_LAYER_LOCKED)
+        TRY(image_lock_take(fd, path, is_writable ? IMAGE_LOCK_WRITER : IMAGE_LOCK_READER));
+
+    struct host_file *file = NULL;
+    layer.fd = fd;
+    TRY(host_file_from_fd(TAKE_FD(fd), path, &file));
+    TRY(layer.is_qcow ? qcow_image_open(file, !is_writable, &layer.block)
+                      : raw_image_open(file, !is_writable, &layer.block));
+    *out_layer = layer;
+    return NULL;
+}
+
+static struct err *make_read_only(const struct image_layer *layer)
+{
+    if (layer->is_qcow)
+        return qcow_image_seal(layer->block);
+
+    TRY(block_flush(layer->block));
+    layer->block->is_read_only = true;
+    return NULL;
+}
+
+static struct err *protect(const struct image_layer *layer, const char *path)
+{
+    struct stat status;
+
+    if (fstat(layer->fd, &status) != 0)
+        return err_errno(errno, "seal image '%s'", path);
+    if (!S_ISREG(status.st_mode))
+        return err_new(ERR_INVALID, "image '%s' is not a file and can not be sealed", path);
+
+    mode_t mode = status.st_mode & ALLPERMS;
+    if (fchmod(layer->fd, mode & ~(mode_t)WRITE_BITS) != 0)
+        return err_errno(errno, "seal image '%s'", path);
+    struct err *err = image_lock_lower(layer->fd, path, IMAGE_LOCK_READER);
+    if (err != NULL)
+        (void)fchmod(layer->fd, mode);
+    return err;
+}
+
+struct err *image_layer_seal(const struct image_layer *layer, const char *path)
+{
+    TRY(make_read_only(layer));
+    struct err *err = protect(layer, path);
+    if (err != NULL)
+        layer->block->is_read_only = false;
+    return err;
+}

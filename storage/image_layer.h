@@ -1,0 +1,32 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * image_layer.h - one file of a disk: opened, locked, sealed.
+ */
+#ifndef STORAGE_IMAGE_LAYER_H
+#define STORAGE_IMAGE_LAYER_H
+
+#include <stdbool.h>
+
+#include "base/err.h"
+#include "storage/block.h"
+#include "storage/disk_image.h"
+
+enum image_layer_locking { IMAGE_LAYER_UNLOCKED, IMAGE_LAYER_LOCKED };
+
+struct image_layer {
+    struct block *block; /* owned; a qcow2 image still wants its backing */
+    int fd;              /* the block's, valid as long as that is open */
+    bool is_qcow;
+    unsigned depth; /* layers below it, once the chain is open */
+};
+
+ERR_RESULT image_layer_open(const char *path, const char *format, enum disk_image_access access,
+                            enum image_layer_locking locking, struct image_layer *out_layer);
+
+/* Could it be opened for writing? Says why not. */
+ERR_RESULT image_layer_check_writable(const struct image_layer *layer, const char *path);
+
+/* Clean, durable, no write permission, reader's locks; or, on failure, as it was. */
+ERR_RESULT image_layer_seal(const struct image_layer *layer, const char *path);
+
+#endif

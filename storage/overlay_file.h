@@ -1,0 +1,22 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * overlay_file.h - the files of a disk's layers: web.img, web.000001.qcow2, web.000002.qcow2 ...
+ */
+#ifndef STORAGE_OVERLAY_FILE_H
+#define STORAGE_OVERLAY_FILE_H
+
+#include <stdint.h>
+
+#include "base/err.h"
+
+/* The path after the last overlay that exists, in the folder of `path`; free() it. */
+ERR_RESULT overlay_file_next(const char *path, char **out_path);
+
+/* The last overlay that exists, NULL when there is none; free() it. */
+ERR_RESULT overlay_file_newest(const char *path, char **out_path);
+
+/* A new file, empty as an overlay, durable with its name. */
+ERR_RESULT overlay_file_create(const char *path, const char *backing_path,
+                               const char *backing_format, uint64_t virtual_bytes);
+
+#endif

@@ -1,0 +1,76 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * qcow_allocator.h - which host clusters are used next, and when a released one may be.
+ *
+ * A cluster goes round like this:
+ *
+ *   free --take--> counted --(entry set)--> referenced --drop--> dropped --capture--> releasing
+ *    ^                |                                                                  |
+ *    +----untake------+          <--(the flush that wrote the entry away is durable)-----+
+ *
+ * Its count stays raised from "counted" until it is free again, so whatever a power cut keeps of
+ * the metadata, no count is below the number of references. Thread: any, under the image's lock,
+ * but for the punching in between release_begin and release_end.
+ */
+#ifndef STORAGE_QCOW_QCOW_ALLOCATOR_H
+#define STORAGE_QCOW_QCOW_ALLOCATOR_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/err.h"
+
+struct host_file;
+struct qcow_header;
+struct qcow_refcounts;
+
+struct qcow_run {
+    uint64_t first; /* host clusters */
+    uint64_t count;
+    bool is_fresh; /* never written: reads as zeros */
+};
+
+struct qcow_cluster_list {
+    uint64_t *clusters; /* owned */
+    size_t count;
+    size_t capacity;
+};
+
+struct qcow_allocator {
+    struct host_file *file;
+    struct qcow_refcounts *refcounts;
+    unsigned cluster_bits;
+    uint64_t next;                    /* where the search for a free cluster starts */
+    uint64_t fresh_from;              /* clusters from here on were never written */
+    struct qcow_run l1;               /* where the L1 table lies, which must never be handed out */
+    struct qcow_cluster_list dropped; /* one item a lost reference, newest last */
+    struct qcow_cluster_list releasing; /* captured by the flush that is running */
+};
+
+ERR_RESULT qcow_allocator_init(struct qcow_allocator *allocator, struct host_file *file,
+                               struct qcow_refcounts *refcounts, const struct qcow_header *header);
+void qcow_allocator_finish(struct qcow_allocator *allocator); /* accepts a zeroed one */
+
+/* Is it the header's, the L1 table's or the refcount table's? An image that uses such a cluster for
+ * something else, or does not count it, is broken. */
+bool qcow_allocator_is_table(const struct qcow_allocator *allocator, uint64_t cluster);
+
+/* At least one and at most `wanted` adjacent clusters, counted once. */
+ERR_RESULT qcow_allocator_take(struct qcow_allocator *allocator, uint64_t wanted,
+                               struct qcow_run *out_run);
+/* Gives back what no entry ever pointed to. */
+void qcow_allocator_untake(struct qcow_allocator *allocator, const struct qcow_run *run);
+
+/* An entry in memory stopped pointing to the clusters of these host bytes. */
+void qcow_allocator_drop(struct qcow_allocator *allocator, uint64_t offset, uint64_t len);
+
+/* A flush: capture together with the entries, then either restore, or release when they are
+ * durable. Between begin and end the caller punches what begin left in the list, unlocked. */
+void qcow_allocator_capture(struct qcow_allocator *allocator);
+void qcow_allocator_restore(struct qcow_allocator *allocator);
+void qcow_allocator_release_begin(struct qcow_allocator *allocator);
+void qcow_allocator_punch_released(const struct qcow_allocator *allocator);
+void qcow_allocator_release_end(struct qcow_allocator *allocator);
+
+#endif

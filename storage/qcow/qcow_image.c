@@ -1,0 +1,134 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * qcow_image.c - see qcow_image.h.
+ */
+#include "storage/qcow/qcow_image.h"
+
+#include <stdlib.h>
+
+#include "base/assert.h"
+#include "storage/qcow/qcow_flush.h"
+#include "storage/qcow/qcow_image_internal.h"
+#include "storage/qcow/qcow_read.h"
+#include "storage/qcow/qcow_write.h"
+#include "storage/qcow/qcow_zero.h"
+
+static void image_destroy(struct qcow_image *image)
+{
+    qcow_allocator_finish(&image->allocator);
+    qcow_refcounts_finish(&image->refcounts);
+    qcow_l2_cache_finish(&image->l2);
+    qcow_l1_finish(&image->l1);
+    lock_condition_finish(&image->changed);
+    lock_finish(&image->lock);
+    host_file_destroy(image->file);
+    free(image);
+}
+
+/* The image is freed whatever happens; the first error is told. */
+static struct err *qcow_close(struct block *block)
+{
+    struct qcow_image *image = qcow_image_of(block);
+    struct err *err = qcow_flush_settle(image);
+
+    if (image->backing != NULL) {
+        struct err *backing_err = block_close(image->backing);
+        if (err == NULL)
+            err = backing_err;
+        else
+            err_free(backing_err);
+    }
+    image_destroy(image);
+    return err;
+}
+
+static const struct block_ops qcow_image_ops = {
+    .format = "qcow2",
+    .read = qcow_read,
+    .write = qcow_write,
+    .flush = qcow_flush,
+    .write_zeroes = qcow_write_zeroes,
+    .discard = qcow_discard,
+    .close = qcow_close,
+};
+
+/* qcow2, "autoclear_features": what is not known must be cleared before the image is changed. */
+static struct err *clear_autoclear(struct qcow_image *image)
+{
+    if (image->header.autoclear == 0)
+        return NULL;
+
+    TRY(host_file_write_bytes(image->file, (uint8_t[8]){0}, 8, QCOW_HEADER_AT_AUTOCLEAR));
+    image->header.autoclear = 0;
+    return host_file_sync(image->file);
+}
+
+static struct err *load(struct qcow_image *image)
+{
+    TRY(qcow_header_read(image->file, &image->header));
+    image->base.virtual_bytes = image->header.virtual_bytes;
+    image->cluster_bytes = (uint64_t)1 << image->header.cluster_bits;
+    image->context = (struct qcow_entry_context){
+        .version = image->header.version,
+        .cluster_bits = image->header.cluster_bits,
+        .has_backing = image->header.backing_name[0] != '\0',
+    };
+    TRY(qcow_l1_load(&image->l1, image->file, &image->header));
+    TRY(qcow_l2_cache_init(&image->l2, image->file, image->header.cluster_bits,
+                           image->header.l1_entries));
+    TRY(qcow_allocator_init(&image->allocator, image->file, &image->refcounts, &image->header));
+    if (image->base.is_read_only)
+        return NULL;
+    TRY(qcow_header_check_writable(&image->header));
+    TRY(qcow_refcounts_load(&image->refcounts, image->file, &image->header));
+    return clear_autoclear(image);
+}
+
+struct err *qcow_image_open(struct host_file *file, bool is_read_only, struct block **out_block)
+{
+    struct qcow_image *image = calloc(1, sizeof(*image));
+    if (image == NULL) {
+        struct err *err = err_new(ERR_NO_MEMORY, "open '%s'", file->path);
+        host_file_destroy(file);
+        return err;
+    }
+
+    lock_init(&image->lock, LOCK_QCOW);
+    lock_condition_init(&image->changed);
+    image->base.ops = &qcow_image_ops;
+    image->base.is_read_only = is_read_only;
+    image->file = file;
+    struct err *err = load(image);
+    if (err != NULL) {
+        err = err_wrap(err, "open image '%s'", file->path);
+        image_destroy(image);
+        return err;
+    }
+    *out_block = &image->base;
+    return NULL;
+}
+
+void qcow_image_set_backing(struct block *block, struct block *backing)
+{
+    struct qcow_image *image = qcow_image_of(block);
+
+    ASSERT(image->backing == NULL && image->context.has_backing);
+    image->backing = backing;
+}
+
+const struct qcow_header *qcow_image_header(struct block *block)
+{
+    return &qcow_image_of(block)->header;
+}
+
+struct err *qcow_image_seal(struct block *block)
+{
+    TRY(qcow_flush_settle(qcow_image_of(block)));
+    block->is_read_only = true;
+    return NULL;
+}
+
+void qcow_image_unseal(struct block *block)
+{
+    block->is_read_only = false;
+}

@@ -1,0 +1,86 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * qcow_image_internal.h - an open image, as its parts see it.
+ *
+ * One lock guards all metadata; data is moved without it, under a claim. Functions that end in
+ * _locked expect it to be held. Everything else takes it itself.
+ */
+#ifndef STORAGE_QCOW_QCOW_IMAGE_INTERNAL_H
+#define STORAGE_QCOW_QCOW_IMAGE_INTERNAL_H
+
+#include "base/assert.h"
+#include "base/checked_math.h"
+#include "base/lock.h"
+#include "storage/block.h"
+#include "storage/host_file.h"
+#include "storage/qcow/qcow_allocator.h"
+#include "storage/qcow/qcow_claims.h"
+#include "storage/qcow/qcow_header.h"
+#include "storage/qcow/qcow_l1.h"
+#include "storage/qcow/qcow_l2_cache.h"
+#include "storage/qcow/qcow_l2_entry.h"
+#include "storage/qcow/qcow_refcounts.h"
+
+/* Flushes are numbered; one that starts after a request came in serves it. */
+struct qcow_flush_state {
+    uint64_t started;
+    uint64_t succeeded; /* the newest that did */
+    bool is_running;
+    bool has_unsynced_data; /* guest data was written since the last capture */
+};
+
+struct qcow_image {
+    struct block base;
+    struct host_file *file; /* owned */
+    struct block *backing;  /* owned; NULL: none */
+    struct qcow_header header;
+    struct qcow_entry_context context;
+    uint64_t cluster_bytes;
+
+    struct lock lock;
+    struct lock_condition changed; /* a claim was removed, or a flush ended */
+    struct qcow_claims claims GUARDED_BY(&lock);
+    struct qcow_l1 l1 GUARDED_BY(&lock);
+    struct qcow_l2_cache l2 GUARDED_BY(&lock);
+    struct qcow_refcounts refcounts GUARDED_BY(&lock); /* loaded once it may be written */
+    struct qcow_allocator allocator GUARDED_BY(&lock);
+    struct qcow_flush_state flush GUARDED_BY(&lock);
+};
+
+static inline struct qcow_image *qcow_image_of(struct block *block)
+{
+    return CONTAINER_OF(block, struct qcow_image, base);
+}
+
+static inline uint64_t qcow_image_cluster_of(const struct qcow_image *image, uint64_t offset)
+{
+    return offset >> image->header.cluster_bits;
+}
+
+static inline uint64_t qcow_image_in_cluster(const struct qcow_image *image, uint64_t offset)
+{
+    return offset & (image->cluster_bytes - 1);
+}
+
+/* Waits until the claim conflicts with none. True when it had to wait: the lock was released
+ * meanwhile, so what was looked up is stale. Does not add the claim. */
+static inline bool qcow_image_wait_locked(struct qcow_image *image, const struct qcow_claim *wanted)
+    REQUIRES(&image->lock)
+{
+    bool has_waited = false;
+
+    while (qcow_claims_conflict(&image->claims, wanted)) {
+        lock_condition_wait(&image->changed, &image->lock);
+        has_waited = true;
+    }
+    return has_waited;
+}
+
+static inline void qcow_image_unclaim_locked(struct qcow_image *image, struct qcow_claim *claim)
+    REQUIRES(&image->lock)
+{
+    qcow_claims_remove(&image->claims, claim);
+    lock_condition_broadcast(&image->changed);
+}
+
+#endif

@@ -1,0 +1,27 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * qcow_write_list.h - metadata as it was at one moment, to be written without holding the lock.
+ *
+ * Tested by: qcow_flush_test.c
+ */
+#ifndef STORAGE_QCOW_QCOW_WRITE_LIST_H
+#define STORAGE_QCOW_QCOW_WRITE_LIST_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/err.h"
+
+struct host_file;
+struct qcow_pending_write;
+
+struct qcow_write_list {
+    struct qcow_pending_write *first; /* owned; newest first */
+};
+
+/* Adds a write and gives its buffer, which the caller fills; NULL: no memory. */
+uint8_t *qcow_write_list_add(struct qcow_write_list *list, uint64_t offset, size_t len);
+ERR_RESULT qcow_write_list_submit(const struct qcow_write_list *list, struct host_file *file);
+void qcow_write_list_finish(struct qcow_write_list *list);
+
+#endif
