@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * overlay_file.c - see overlay_file.h.
+ * Tested by: disk_image_test.c
  */
 #include "storage/overlay_file.h"
 

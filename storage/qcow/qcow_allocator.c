@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * qcow_allocator.c - see qcow_allocator.h.
+ * Tested by: qcow_oracle_test.c
  */
 #include "storage/qcow/qcow_allocator.h"
 

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * qcow_create.c - see qcow_create.h.
+ * Tested by: qcow_oracle_test.c
  *
  *   | header | refcount table ... | refcount blocks ... | L1 table ... |
  *

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * qcow_header.c - see qcow_header.h.
+ * Tested by: qcow_oracle_test.c
  */
 #include "storage/qcow/qcow_header.h"
 

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * qcow_image.c - see qcow_image.h.
+ * Tested by: qcow_oracle_test.c
  */
 #include "storage/qcow/qcow_image.h"
 
