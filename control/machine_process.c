@@ -26,8 +26,6 @@
 #define REAP_MS_MAX  5000
 #define LOG_TAIL_MAX 400u
 
-extern char **environ;
-
 static struct err *vm_run_path(char **out_path)
 {
     const char *named = getenv("FERRY_VM_RUN");

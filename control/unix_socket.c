@@ -19,12 +19,13 @@
 static struct err *make_address(const char *path, struct sockaddr_un *out_address)
 {
     struct sockaddr_un address = {.sun_family = AF_UNIX};
-    if (strlen(path) >= sizeof(address.sun_path))
+    size_t len = strlen(path);
+    if (len >= sizeof(address.sun_path))
         return err_new(ERR_INVALID,
                        "socket path '%s' is longer than %zu bytes; set FERRY_RUNTIME_DIR to a "
                        "shorter folder",
                        path, sizeof(address.sun_path) - 1);
-    strcpy(address.sun_path, path);
+    memcpy(address.sun_path, path, len + 1);
     *out_address = address;
     return NULL;
 }

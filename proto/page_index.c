@@ -32,7 +32,7 @@
 #define FILE_SHIFT     48
 #define FILE_PAGE_MASK (((uint64_t)1 << FILE_SHIFT) - 1)
 #define PAGES_MAX      (MACHINE_MEMORY_MIB_MAX * (MIB / PAGE_BYTES))
-#define CHUNK_BYTES    (PAGE_INDEX_CHUNK_ENTRIES * ENTRY_BYTES)
+#define CHUNK_BYTES    ((uint64_t)PAGE_INDEX_CHUNK_ENTRIES * ENTRY_BYTES)
 
 /* Where the parts of an index of so many pages are. */
 struct layout {
@@ -134,7 +134,9 @@ struct err *page_index_open(int fd, const char *name, uint64_t head_checksum,
         return err_new(ERR_INVALID, "page index '%s': %" PRIu64 " bytes only", name, file_bytes);
 
     CLEANUP(cleanup_index) struct page_index *index = calloc(1, sizeof(*index));
-    if (index == NULL || (index->name = strdup(name)) == NULL)
+    if (index != NULL)
+        index->name = strdup(name);
+    if (index == NULL || index->name == NULL)
         return err_new(ERR_NO_MEMORY, "page index '%s'", name);
     TRY(map_and_check(fd, file_bytes, head_checksum, index));
     index->verified = calloc(bitmap_words(index->layout.chunk_count), sizeof(uint64_t));
@@ -216,7 +218,9 @@ struct err *page_index_builder_create(uint64_t page_count, struct page_index_bui
     if (page_count == 0 || page_count > PAGES_MAX)
         return err_new(ERR_INVALID, "page index of %" PRIu64 " pages", page_count);
     CLEANUP(cleanup_free) struct page_index_builder *builder = calloc(1, sizeof(*builder));
-    if (builder == NULL || (builder->entries = calloc(page_count, ENTRY_BYTES)) == NULL)
+    if (builder != NULL)
+        builder->entries = calloc(page_count, ENTRY_BYTES);
+    if (builder == NULL || builder->entries == NULL)
         return err_new(ERR_NO_MEMORY, "page index of %" PRIu64 " pages", page_count);
     builder->page_count = page_count;
     *out_builder = TAKE_PTR(builder);

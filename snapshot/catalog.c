@@ -75,7 +75,8 @@ struct err *catalog_delete(struct snapshot_store *store, const char *machine, co
 
     char names[512] = "";
     size_t len = 0;
-    for (size_t i = 0; i < dependents.count && len + 2 * SNAPSHOT_ID_LEN < sizeof(names); i++)
+    for (size_t i = 0; i < dependents.count && len + (size_t)2 * SNAPSHOT_ID_LEN < sizeof(names);
+         i++)
         len += (size_t)snprintf(names + len, sizeof(names) - len, "%s%s", i == 0 ? "" : ", ",
                                 dependents.names[i]);
     return err_new(ERR_STATE,

@@ -159,7 +159,7 @@ static struct err *create_vcpus(struct kvm_vm *vm, struct vcpu_set *set)
 }
 
 struct err *vcpu_set_create(struct kvm_vm *vm, const struct vcpu_set_config *config,
-                            struct vcpu_set **out_set)
+                            struct vcpu_set **out_set) LOCK_UNCHECKED
 {
     struct vcpu_set *set = calloc(1, sizeof(*set));
     if (set == NULL)
