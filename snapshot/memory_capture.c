@@ -127,6 +127,17 @@ static struct err *write_taken(struct memory_capture *capture, uint64_t base, ui
     return NULL;
 }
 
+struct err *memory_capture_flush(struct memory_capture *capture)
+{
+    for (uint64_t at = 0; at < page_stage_count(capture->stage); at++) {
+        uint64_t page = 0;
+        const uint8_t *content = page_stage_get(capture->stage, at, &page);
+        TRY(memory_writer_put(capture->writer, page, content));
+    }
+    page_stage_clear(capture->stage);
+    return NULL;
+}
+
 struct err *memory_capture_write_round(struct memory_capture *capture)
 {
     uint64_t page_count = lent_memory_page_count(capture->memory);
@@ -155,6 +166,10 @@ static struct err *stage_taken(struct memory_capture *capture, uint64_t base, ui
 
     for (uint64_t at = bitmap_next_set(capture->taken, count, 0); at < count;
          at = bitmap_next_set(capture->taken, count, at + 1)) {
+        /* More has changed than the caller reckoned with. Writing is slower than copying, but a
+         * longer pause beats a save that fails. */
+        if (page_stage_count(capture->stage) == page_stage_capacity(capture->stage))
+            TRY(memory_capture_flush(capture));
         TRY(page_stage_put(capture->stage, base + at, pages + (base + at) * PAGE_BYTES));
         ++*inout_pages;
     }
@@ -180,17 +195,6 @@ struct err *memory_capture_stage_round(struct memory_capture *capture)
 void memory_capture_prepare(struct memory_capture *capture, uint64_t pages)
 {
     page_stage_prepare(capture->stage, pages);
-}
-
-struct err *memory_capture_flush(struct memory_capture *capture)
-{
-    for (uint64_t at = 0; at < page_stage_count(capture->stage); at++) {
-        uint64_t page = 0;
-        const uint8_t *content = page_stage_get(capture->stage, at, &page);
-        TRY(memory_writer_put(capture->writer, page, content));
-    }
-    page_stage_clear(capture->stage);
-    return NULL;
 }
 
 uint64_t memory_capture_staged_pages(const struct memory_capture *capture)

@@ -3,7 +3,8 @@
  * take.c - see take.h.
  *
  * The guest runs in all phases but those from "pause" to "resume". Nothing is written to a file in
- * between: what has to be copied there goes to RAM. The snapshot exists from "publish" on. A phase
+ * between: what has to be copied there goes to RAM, unless more changes in the last moment than
+ * there is room for. The snapshot exists from "publish" on. A phase
  * that fails, or a worker that dies, leaves the machine running and every earlier snapshot as it
  * was: the machine undoes what a connection held when it closes, and a draft without an owner is
  * garbage.

@@ -40,6 +40,9 @@ static int save_two(void **state)
     ASSERT_OK(store_memory_create(&store));
     ASSERT_OK(taken_guest_start(NULL, &machine, &client));
     take(client, full);
+    uint64_t steps = machine_fake_steps(machine);
+    while (machine_fake_steps(machine) < steps + 10)
+        continue; /* the child has something to hold */
     take(client, child);
     control_client_close(client);
     machine_fake_destroy(machine);
