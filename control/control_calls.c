@@ -94,6 +94,16 @@ struct err *control_resume(struct control_client *client)
     return call_done(client, &request);
 }
 
+struct err *control_resume_recorded(struct control_client *client, int record_fd,
+                                    const char *record)
+{
+    Ferry__ControlResume resume = FERRY__CONTROL_RESUME__INIT;
+    Ferry__ControlRequest request = bare_request(FERRY__CONTROL_REQUEST__CALL_RESUME);
+    resume.record = (ProtobufCBinaryData){.len = strlen(record), .data = (uint8_t *)record};
+    request.resume = &resume;
+    return call_with_fds(client, &request, &record_fd, 1);
+}
+
 struct err *control_power_button(struct control_client *client)
 {
     return call_bare(client, FERRY__CONTROL_REQUEST__CALL_POWER_BUTTON);

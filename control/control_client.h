@@ -47,6 +47,9 @@ ERR_RESULT control_status(struct control_client *client, Ferry__ControlReply **o
 ERR_RESULT control_describe(struct control_client *client, Ferry__ControlReply **out_reply);
 ERR_RESULT control_pause(struct control_client *client, bool hold, uint64_t *out_paused_ns);
 ERR_RESULT control_resume(struct control_client *client);
+/* The machine makes `record` durable at the start of that file before it runs. */
+ERR_RESULT control_resume_recorded(struct control_client *client, int record_fd,
+                                   const char *record);
 ERR_RESULT control_power_button(struct control_client *client);
 ERR_RESULT control_reset(struct control_client *client);
 ERR_RESULT control_quit(struct control_client *client, const char *reason);

@@ -16,6 +16,7 @@
 #include "base/clock.h"
 #include "base/file_io.h"
 #include "control/machine_fake_internal.h"
+#include "control/resume_record.h"
 #include "proto/page_index.h"
 #include "proto/section.h"
 
@@ -117,11 +118,11 @@ static struct err *call_pause(struct machine_fake *machine, struct fake_call *ca
 
 static struct err *call_resume(struct machine_fake *machine, struct fake_call *call)
 {
-    (void)call;
     if (machine->run_state == FERRY__CONTROL_RUN_STATE__RUN_STATE_INCOMING)
         TRY(complete_incoming(machine));
     else
         TRY(expect_state(machine, FERRY__CONTROL_RUN_STATE__RUN_STATE_PAUSED, "resume"));
+    TRY(resume_record_write(call->request->resume, call->fds, call->fd_count));
     machine_fake_run(machine);
     return NULL;
 }
