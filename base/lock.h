@@ -39,6 +39,8 @@
 #define LOCK_ORDER(X)                                                                              \
     X(MIGRATION_SESSION)                                                                           \
     X(MIGRATION_PROGRESS)                                                                          \
+    X(LINK)                                                                                        \
+    X(LINK_SEND)                                                                                   \
     X(VCPU_GATE)                                                                                   \
     X(DEVICES)                                                                                     \
     X(VIRTQUEUE)                                                                                   \
@@ -48,6 +50,7 @@
     X(IRQ_ROUTES)                                                                                  \
     X(QCOW)                                                                                        \
     X(TEST)                                                                                        \
+    X(CHANNEL)                                                                                     \
     X(QUEUE)                                                                                       \
     X(LOOP)                                                                                        \
     X(LOG)
