@@ -143,6 +143,8 @@ static void end(void *context)
     struct machine_fake *machine = context;
     control_server_destroy(TAKE_PTR(machine->server));
     machine_fake_destroy_guest(machine);
+    cleanup_fd(&machine->console_fd);
+    machine->console_fd = -1;
     machine->run_state = FERRY__CONTROL_RUN_STATE__RUN_STATE_OFF;
     machine_fake_tell_end(machine);
 }
@@ -217,6 +219,7 @@ struct err *machine_fake_start(const struct machine_fake_config *config,
     if (machine == NULL)
         return err_new(ERR_NO_MEMORY, "pretended machine");
     machine->handler.ops = &fake_ops;
+    machine->console_fd = -1;
     machine->end_fd = eventfd(0, EFD_CLOEXEC);
     if (machine->end_fd < 0)
         return err_errno(errno, "create an eventfd");
@@ -245,6 +248,7 @@ void machine_fake_destroy(struct machine_fake *machine)
     control_server_destroy(machine->server);
     machine_fake_destroy_guest(machine);
     event_loop_destroy(machine->loop);
+    cleanup_fd(&machine->console_fd);
     cleanup_fd(&machine->end_fd);
     free(machine);
 }
@@ -254,6 +258,7 @@ struct visit {
     struct machine_fake *machine;
     void (*run)(struct machine_fake *machine, struct visit *visit);
     int fd;
+    const char *text;
     uint64_t number;
     struct err *err;
     struct lock lock;
@@ -325,6 +330,19 @@ struct err *machine_fake_connect(struct machine_fake *machine, const char *progr
     int fd;
     TRY(machine_fake_connect_fd(machine, &fd));
     return control_client_attach(fd, program, out_client);
+}
+
+static void visit_say(struct machine_fake *machine, struct visit *visit)
+{
+    if (machine->console_fd >= 0)
+        (void)send(machine->console_fd, visit->text, strlen(visit->text),
+                   MSG_DONTWAIT | MSG_NOSIGNAL);
+}
+
+void machine_fake_say(struct machine_fake *machine, const char *text)
+{
+    struct visit say = {.machine = machine, .run = visit_say, .text = text};
+    visit_and_wait(&say);
 }
 
 static void visit_run_state(struct machine_fake *machine, struct visit *visit)

@@ -49,6 +49,9 @@ ERR_RESULT machine_fake_adopt(struct machine_fake *machine, int fd);
  * still there. */
 bool machine_fake_wait_end(struct machine_fake *machine, int timeout_ms);
 
+/* Writes to whoever connected to the console last, as far as that takes it. */
+void machine_fake_say(struct machine_fake *machine, const char *text);
+
 /* What happened inside; each waits for the machine's own thread. */
 Ferry__ControlRunState machine_fake_run_state(struct machine_fake *machine);
 bool machine_fake_has_quit(struct machine_fake *machine);

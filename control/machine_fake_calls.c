@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <xxhash.h>
 
@@ -138,6 +139,23 @@ static struct err *call_quit(struct machine_fake *machine, struct fake_call *cal
     control_call_done(call->call);
     call->is_answered = true;
     machine_fake_quit(machine);
+    return NULL;
+}
+
+static struct err *call_console(struct machine_fake *machine, struct fake_call *call)
+{
+    int ends[2];
+    if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends) != 0)
+        return err_errno(errno, "create a console");
+    cleanup_fd(&machine->console_fd);
+    machine->console_fd = ends[0];
+
+    Ferry__ControlNothing nothing = FERRY__CONTROL_NOTHING__INIT;
+    Ferry__ControlReply reply = FERRY__CONTROL_REPLY__INIT;
+    reply.result_case = FERRY__CONTROL_REPLY__RESULT_DONE;
+    reply.done = &nothing;
+    fake_call_reply(call, &reply, &ends[1], 1);
+    close(ends[1]);
     return NULL;
 }
 
@@ -474,6 +492,7 @@ static const struct call_row {
     {FERRY__CONTROL_REQUEST__CALL_POWER_BUTTON, call_ignored},
     {FERRY__CONTROL_REQUEST__CALL_RESET, call_ignored},
     {FERRY__CONTROL_REQUEST__CALL_QUIT, call_quit},
+    {FERRY__CONTROL_REQUEST__CALL_CONSOLE, call_console},
     {FERRY__CONTROL_REQUEST__CALL_LEND_MEMORY, call_lend_memory},
     {FERRY__CONTROL_REQUEST__CALL_HARVEST, call_harvest},
     {FERRY__CONTROL_REQUEST__CALL_RETURN_MEMORY, call_return_memory},

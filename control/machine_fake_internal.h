@@ -19,6 +19,7 @@ struct machine_fake {
     struct event_loop *loop;       /* owned */
     struct control_server *server; /* owned */
     struct thread *thread;         /* owned */
+    int console_fd;                /* owned; our end of the latest console; -1: none */
     int end_fd;                    /* owned; readable when the process would end */
 
     Ferry__MachineDescription *description; /* owned; NULL while empty */

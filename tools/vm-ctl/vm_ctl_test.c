@@ -3,6 +3,7 @@
  * vm_ctl_test.c - the program itself, against a pretended machine.
  */
 #include <jansson.h>
+#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -16,6 +17,7 @@
 
 static char folder[] = "/tmp/vm-ctl-XXXXXX";
 static char output[16384];
+static const struct machine_fake_config config = {.name = "web", .memory_mib = 4};
 static struct machine_fake *machine;
 
 /* Runs "vm-ctl WORDS"; stdout and stderr go to `output`. */
@@ -80,7 +82,27 @@ TEST(mistakes_have_their_exit_codes)
     assert_int_equal(run("status"), PROGRAM_USAGE);
     assert_int_equal(run("dance web"), PROGRAM_USAGE);
     assert_int_equal(run("status ../web"), PROGRAM_FAILED);
-    assert_int_equal(run("console web"), PROGRAM_FAILED); /* this machine has none */
+}
+
+TEST(a_console_shows_what_the_machine_says_until_it_ends)
+{
+    char command[256];
+    (void)snprintf(command, sizeof(command), "%s console web </dev/null", VM_CTL);
+    FILE *pipe = popen(command, "r");
+    assert_non_null(pipe);
+    char first[64] = "";
+    while (first[0] == '\0') { /* until the console is connected */
+        machine_fake_say(machine, "login:\n");
+        struct pollfd poll_fd = {.fd = fileno(pipe), .events = POLLIN};
+        if (poll(&poll_fd, 1, 10) > 0)
+            assert_non_null(fgets(first, sizeof(first), pipe));
+    }
+    assert_string_equal(first, "login:\n");
+
+    assert_int_equal(run("quit web"), PROGRAM_DONE);
+    assert_int_equal(pclose(pipe), 0);
+    machine_fake_destroy(machine);
+    ASSERT_OK(machine_fake_start(&config, &machine));
 }
 
 TEST(a_machine_that_quits_is_waited_for_and_gone)
@@ -96,7 +118,6 @@ TEST(a_machine_that_quits_is_waited_for_and_gone)
 
 static int set_up(void **unused)
 {
-    static const struct machine_fake_config config = {.name = "web", .memory_mib = 4};
     (void)unused;
     if (mkdtemp(folder) == NULL || setenv("FERRY_RUNTIME_DIR", folder, 1) != 0)
         return -1;
@@ -116,6 +137,7 @@ int main(void)
         cmocka_unit_test(machines_are_listed),
         cmocka_unit_test(a_pause_outlives_the_program_that_asked_for_it),
         cmocka_unit_test(mistakes_have_their_exit_codes),
+        cmocka_unit_test(a_console_shows_what_the_machine_says_until_it_ends),
         cmocka_unit_test(a_machine_that_quits_is_waited_for_and_gone),
     };
     return cmocka_run_group_tests(tests, set_up, tear_down);
