@@ -12,6 +12,7 @@
 #include <sys/stat.h>
 #include <xxhash.h>
 
+#include "base/bytes.h"
 #include "base/checked_math.h"
 #include "base/cleanup.h"
 #include "base/clock.h"
@@ -285,6 +286,23 @@ static struct err *call_prepare_disks(struct machine_fake *machine, struct fake_
     return NULL;
 }
 
+/* A qcow2 image has its virtual size at byte 24, big-endian. */
+static struct err *look_at_disk(const Ferry__DiskConfig *disk, uint64_t *out_virtual_bytes)
+{
+    CLEANUP(cleanup_fd) int fd = open(disk->path, O_RDONLY | O_CLOEXEC);
+    uint8_t head[32];
+
+    if (fd < 0)
+        return err_errno(errno, "open '%s'", disk->path);
+    TRY(file_size(fd, disk->path, out_virtual_bytes));
+    if (strcmp(disk->format, "qcow2") != 0 || *out_virtual_bytes < sizeof(head))
+        return NULL;
+    TRY(file_read_at(fd, disk->path, head, sizeof(head), 0));
+    struct reader in = reader_of(head + 24, 8);
+    *out_virtual_bytes = reader_be64(&in);
+    return NULL;
+}
+
 static struct err *freeze_disk(struct machine_fake *machine, size_t i,
                                Ferry__ControlFrozenDisk *frozen)
 {
@@ -293,6 +311,7 @@ static struct err *freeze_disk(struct machine_fake *machine, size_t i,
     frozen->id = disk->id;
     frozen->frozen_format = disk->format;
     frozen->read_only = disk->read_only;
+    TRY(look_at_disk(disk, &frozen->virtual_bytes));
     frozen->frozen_path = strdup(disk->path);
     if (frozen->frozen_path == NULL)
         return err_new(ERR_NO_MEMORY, "path of a disk");

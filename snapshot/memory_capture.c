@@ -55,8 +55,7 @@ void memory_capture_destroy(struct memory_capture *capture)
 }
 
 struct err *memory_capture_create(struct control_client *client, struct lent_memory *memory,
-                                  struct memory_writer *writer, uint64_t staged_pages_max,
-                                  struct memory_capture **out_capture)
+                                  struct memory_writer *writer, struct memory_capture **out_capture)
 {
     CLEANUP(cleanup_memory_capture) struct memory_capture *capture = calloc(1, sizeof(*capture));
 
@@ -66,7 +65,10 @@ struct err *memory_capture_create(struct control_client *client, struct lent_mem
     capture->memory = memory;
     capture->writer = writer;
     capture->copy_ns_per_page = COPY_NS_PER_PAGE_GUESS;
-    TRY(page_stage_create(lent_memory_page_count(memory), staged_pages_max, &capture->stage));
+    /* Room for everything, backed as it is used: how much is meant to be staged is the caller's
+     * policy, but what changes in the last moment must find room whatever it is. */
+    uint64_t page_count = lent_memory_page_count(memory);
+    TRY(page_stage_create(page_count, page_count, &capture->stage));
     *out_capture = TAKE_PTR(capture);
     return NULL;
 }
@@ -166,10 +168,6 @@ static struct err *stage_taken(struct memory_capture *capture, uint64_t base, ui
 
     for (uint64_t at = bitmap_next_set(capture->taken, count, 0); at < count;
          at = bitmap_next_set(capture->taken, count, at + 1)) {
-        /* More has changed than the caller reckoned with. Writing is slower than copying, but a
-         * longer pause beats a save that fails. */
-        if (page_stage_count(capture->stage) == page_stage_capacity(capture->stage))
-            TRY(memory_capture_flush(capture));
         TRY(page_stage_put(capture->stage, base + at, pages + (base + at) * PAGE_BYTES));
         ++*inout_pages;
     }

@@ -17,10 +17,9 @@ struct lent_memory;
 struct memory_capture;
 struct memory_writer;
 
-/* All arguments are borrowed. At most staged_pages_max pages wait in RAM. */
+/* All arguments are borrowed. */
 ERR_RESULT memory_capture_create(struct control_client *client, struct lent_memory *memory,
-                                 struct memory_writer *writer, uint64_t staged_pages_max,
-                                 struct memory_capture **out_capture);
+                                 struct memory_writer *writer, struct memory_capture **out_capture);
 void memory_capture_destroy(struct memory_capture *capture); /* accepts NULL */
 
 /* Writes everything that is staged or dirty to the store, at its speed. Changes from a page's copy
@@ -28,8 +27,8 @@ void memory_capture_destroy(struct memory_capture *capture); /* accepts NULL */
 ERR_RESULT memory_capture_write_round(struct memory_capture *capture);
 /* Asks the machine what has changed; the result is how many pages are dirty. */
 ERR_RESULT memory_capture_harvest(struct memory_capture *capture, uint64_t *out_dirty_pages);
-/* Copies the dirty pages, as harvested, to RAM, and to the store only what has no room there. In a
- * pause this is the residual. */
+/* Copies the dirty pages, as harvested, to RAM, and nothing to the store. In a pause this is the
+ * residual. */
 ERR_RESULT memory_capture_stage_round(struct memory_capture *capture);
 /* Makes room for so many pages in advance, to keep page faults out of the pause. */
 void memory_capture_prepare(struct memory_capture *capture, uint64_t pages);

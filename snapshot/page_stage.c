@@ -59,7 +59,10 @@ struct err *page_stage_create(uint64_t page_count, uint64_t capacity, struct pag
 {
     CLEANUP(cleanup_page_stage) struct page_stage *stage = calloc(1, sizeof(*stage));
 
-    ASSERT(page_count != 0 && capacity != 0 && capacity < UINT32_MAX);
+    if (capacity >= UINT32_MAX)
+        return err_new(ERR_INCOMPATIBLE, "stage pages: %llu are too many",
+                       (unsigned long long)capacity);
+    ASSERT(page_count != 0 && capacity != 0);
     if (stage == NULL)
         return err_new(ERR_NO_MEMORY, "stage pages");
     stage->page_count = page_count;

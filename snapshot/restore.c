@@ -77,6 +77,8 @@ static struct err *read_manifest(struct restore *restore)
     return NULL;
 }
 
+/* Only to refuse early: in the end the new process takes the name, or fails to. One that does not
+ * answer may be about to end. */
 static struct err *check_name(struct restore *restore)
 {
     struct control_client *running = NULL;
@@ -89,8 +91,6 @@ static struct err *check_name(struct restore *restore)
                        "machine '%s' is running; stop it first (vm-ctl quit %s), or give the "
                        "restored one another name (--name)",
                        name, name);
-    if (err_kind(err) != ERR_NOT_FOUND)
-        return err;
     err_free(err);
     return NULL;
 }
@@ -219,8 +219,8 @@ static const struct phase_row phases[] = {
     {"make overlays",     make_overlays, remove_overlays},
     {"start the machine", start_machine, end_machine},
     {"configure",         configure,     NULL},
+    {"give the memory",   give_memory,   NULL}, /* first, because loading state may touch it */
     {"load the state",    load_state,    NULL},
-    {"give the memory",   give_memory,   NULL},
     {"resume",            resume,        NULL},
 };
 /* clang-format on */

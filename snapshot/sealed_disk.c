@@ -8,6 +8,7 @@
 #include <sys/stat.h>
 
 #include "base/clock.h"
+#include "storage/disk_image.h"
 
 static int64_t modified_ns(const struct stat *status)
 {
@@ -28,6 +29,7 @@ struct err *sealed_disk_look(Ferry__SnapshotDisk *disk)
 struct err *sealed_disk_check(const Ferry__SnapshotDisk *disk)
 {
     struct stat status;
+    uint64_t virtual_bytes = 0;
 
     if (stat(disk->path, &status) != 0 && (errno == ENOENT || errno == ENOTDIR))
         return err_new(ERR_NOT_FOUND, "disk '%s': its image '%s' is missing; put it back", disk->id,
@@ -44,5 +46,10 @@ struct err *sealed_disk_check(const Ferry__SnapshotDisk *disk)
                        "disk '%s': its image '%s' is not sealed any more: somebody made it "
                        "writable; if its content is the original, chmod a-w it",
                        disk->id, disk->path);
+    TRY(disk_image_check(disk->path, disk->format, DISK_IMAGE_READ_ONLY, &virtual_bytes));
+    if (virtual_bytes != disk->virtual_bytes)
+        return err_new(ERR_STATE, "disk '%s': its image '%s' has %llu bytes instead of %llu",
+                       disk->id, disk->path, (unsigned long long)virtual_bytes,
+                       (unsigned long long)disk->virtual_bytes);
     return NULL;
 }

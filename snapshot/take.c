@@ -3,8 +3,7 @@
  * take.c - see take.h.
  *
  * The guest runs in all phases but those from "pause" to "resume". Nothing is written to a file in
- * between: what has to be copied there goes to RAM, unless more changes in the last moment than
- * there is room for. The snapshot exists from "publish" on. A phase
+ * between: what has to be copied there goes to RAM. The snapshot exists from "publish" on. A phase
  * that fails, or a worker that dies, leaves the machine running and every earlier snapshot as it
  * was: the machine undoes what a connection held when it closes, and a draft without an owner is
  * garbage.
@@ -146,9 +145,7 @@ static struct err *begin(struct take *take)
     page_index_close(parent_index);
     cleanup_fd(&fd);
     TRY(err);
-    return memory_capture_create(take->client, take->memory, take->writer,
-                                 MAX((uint64_t)1, take->settings.staged_bytes_max / PAGE_BYTES),
-                                 &take->capture);
+    return memory_capture_create(take->client, take->memory, take->writer, &take->capture);
 }
 
 static struct err *copy_round(struct take *take, enum take_verdict verdict, uint64_t dirty_pages)

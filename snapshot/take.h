@@ -20,7 +20,7 @@ struct snapshot_store;
 struct take_settings {
     uint64_t pause_us_wanted;  /* rounds go on until the pause fits this */
     uint64_t pause_us_max;     /* and when they do not converge, it may be this long */
-    uint64_t staged_bytes_max; /* of memory used by the caller's process */
+    uint64_t staged_bytes_max; /* of memory that rounds use in the caller's process */
     bool is_full;              /* write all pages, although a parent is known */
 };
 

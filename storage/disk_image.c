@@ -132,13 +132,15 @@ struct err *disk_image_open(const char *path, const char *format, enum disk_imag
     return NULL;
 }
 
-struct err *disk_image_check(const char *path, const char *format, uint64_t *out_virtual_bytes)
+struct err *disk_image_check(const char *path, const char *format, enum disk_image_access access,
+                             uint64_t *out_virtual_bytes)
 {
     struct image_layer layer;
 
     TRY(image_chain_open(path, format, DISK_IMAGE_READ_ONLY, IMAGE_LAYER_UNLOCKED, &layer));
     uint64_t virtual_bytes = layer.block->virtual_bytes;
-    struct err *err = image_layer_check_writable(&layer, path);
+    struct err *err =
+        access == DISK_IMAGE_WRITABLE ? image_layer_check_writable(&layer, path) : NULL;
     if (err == NULL)
         err = block_close(layer.block);
     else

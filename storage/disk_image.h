@@ -22,9 +22,10 @@ enum disk_image_access { DISK_IMAGE_READ_ONLY, DISK_IMAGE_WRITABLE };
 ERR_RESULT disk_image_open(const char *path, const char *format, enum disk_image_access access,
                            struct block **out_block);
 
-/* Can it be opened, apart from locks that another host still holds? Opens nothing for writing,
- * takes no locks: what a migration target checks before memory moves. */
-ERR_RESULT disk_image_check(const char *path, const char *format, uint64_t *out_virtual_bytes);
+/* Could it be opened like that, apart from locks that another host still holds? Opens nothing for
+ * writing, takes no locks: what a migration target checks before memory moves. */
+ERR_RESULT disk_image_check(const char *path, const char *format, enum disk_image_access access,
+                            uint64_t *out_virtual_bytes);
 
 /* The next free overlay path for an image: dir/stem.000001.qcow2 and so on. free() the result. */
 ERR_RESULT disk_image_next_overlay(const char *path, char **out_path);

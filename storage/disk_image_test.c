@@ -166,7 +166,7 @@ TEST(a_disk_in_use_is_refused)
     uint64_t bytes = 0;
 
     expect_open_fails("busy.img", "raw", ERR_DENIED, "in use by another process");
-    ASSERT_OK(disk_image_check(at("busy.img"), "raw", &bytes));
+    ASSERT_OK(disk_image_check(at("busy.img"), "raw", DISK_IMAGE_WRITABLE, &bytes));
     assert_int_equal(bytes, DISK_BYTES);
     ASSERT_OK(block_close(disk));
 }

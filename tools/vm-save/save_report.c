@@ -6,6 +6,7 @@
 
 #include <inttypes.h>
 
+#include "base/checked_math.h"
 #include "base/limits.h"
 #include "snapshot/take.h"
 
@@ -55,14 +56,21 @@ json_t *save_report_json(const struct take_result *result)
 {
     const Ferry__SnapshotManifest *manifest = result->manifest;
     const Ferry__SnapshotCounters *counters = manifest->counters;
+    json_t *object = json_pack("{s:s, s:s, s:s, s:b, s:o}", "machine", manifest->machine, "id",
+                               manifest->id, "parent", manifest->parent, "tracked",
+                               (int)result->is_tracked, "disks", disks_json(result->disks->disks));
+    const struct {
+        const char *key;
+        uint64_t value;
+    } numbers[] = {
+        {"pages", counters->pages},           {"pages_written", counters->pages_written},
+        {"pages_zero", counters->pages_zero}, {"bytes", counters->bytes},
+        {"pause_us", counters->pause_us},     {"residual_pages", counters->residual_pages},
+        {"rounds", counters->rounds},         {"total_us", result->total_us},
+    };
 
-    return json_pack("{s:s, s:s, s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:b, s:o}", "machine",
-                     manifest->machine, "id", manifest->id, "parent", manifest->parent, "pages",
-                     (json_int_t)counters->pages, "pages_written",
-                     (json_int_t)counters->pages_written, "pages_zero",
-                     (json_int_t)counters->pages_zero, "bytes", (json_int_t)counters->bytes,
-                     "pause_us", (json_int_t)counters->pause_us, "residual_pages",
-                     (json_int_t)counters->residual_pages, "rounds", (json_int_t)counters->rounds,
-                     "total_us", (json_int_t)result->total_us, "tracked", (int)result->is_tracked,
-                     "disks", disks_json(result->disks->disks));
+    json_object_set_new(object, "snapshot", json_sprintf("%s/%s", manifest->machine, manifest->id));
+    for (size_t i = 0; i < ARRAY_COUNT(numbers); i++)
+        json_object_set_new(object, numbers[i].key, json_integer((json_int_t)numbers[i].value));
+    return object;
 }

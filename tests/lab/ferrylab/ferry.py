@@ -64,9 +64,9 @@ class Ferry:
         host.try_run(f"vm-ctl quit {machine.name}")
 
     def save(self, host, machine):
-        """Saves a running machine; returns the snapshot's id."""
-        output = host.run(f"vm-save {machine.name} --store {STORE}", timeout=300)
-        return output.split()[-1]
+        """Saves a running machine; returns the snapshot as NAME/ID."""
+        output = host.run(f"vm-save {machine.name} --store {STORE} --json", timeout=300)
+        return json.loads(output)["snapshot"]
 
     def verify(self, host, snapshot):
         """Reads a whole snapshot and compares its checksums."""
