@@ -234,9 +234,11 @@ enum virtqueue_result virtqueue_pop(struct virtqueue *queue, struct virtqueue_ch
     return VIRTQUEUE_CHAIN;
 }
 
-void virtqueue_unpop(struct virtqueue *queue, uint16_t count)
+void virtqueue_unpop(struct virtqueue *queue, uint16_t popped, uint16_t filled)
 {
-    queue->next_available = (uint16_t)(queue->next_available - count);
+    ASSERT(filled <= popped);
+    queue->next_available = (uint16_t)(queue->next_available - popped);
+    queue->next_used = (uint16_t)(queue->next_used - filled);
 }
 
 void virtqueue_fill(struct virtqueue *queue, uint16_t head, uint32_t written)
@@ -277,18 +279,29 @@ bool virtqueue_publish(struct virtqueue *queue)
     return is_wanted;
 }
 
-bool virtqueue_arm(struct virtqueue *queue)
+/* Asks to be notified when the driver passes `index`. True: it has already. */
+static bool arm_at(struct virtqueue *queue, uint16_t index)
 {
-    if (!queue->is_enabled || queue->is_broken)
-        return false;
     if (queue->has_event_index)
-        store16(queue, available_event_address(queue), queue->next_available);
+        store16(queue, available_event_address(queue), index);
     else
         store16(queue, queue->used.value, 0);
     /* Our wish is to be visible before the index is read again; pairs with the driver's barrier
      * between publishing a request and reading the wish. */
     atomic_thread_fence(memory_order_seq_cst);
-    return available_count(queue) > 0;
+    return available_count(queue) > (uint16_t)(index - queue->next_available);
+}
+
+bool virtqueue_arm(struct virtqueue *queue)
+{
+    return queue->is_enabled && !queue->is_broken && arm_at(queue, queue->next_available);
+}
+
+bool virtqueue_arm_for_more(struct virtqueue *queue)
+{
+    if (!queue->is_enabled || queue->is_broken)
+        return false;
+    return arm_at(queue, (uint16_t)(queue->next_available + available_count(queue)));
 }
 
 /* With event indexes the last wish lies behind and does not come true by itself. */

@@ -59,8 +59,8 @@ bool virtqueue_enable(struct virtqueue *queue);
 
 /* Takes the next request. */
 enum virtqueue_result virtqueue_pop(struct virtqueue *queue, struct virtqueue_chain *out_chain);
-/* Puts back the requests popped last, for which nothing was filled in. */
-void virtqueue_unpop(struct virtqueue *queue, uint16_t count);
+/* Puts back the requests popped last, and forgets what was filled in for as many of them. */
+void virtqueue_unpop(struct virtqueue *queue, uint16_t popped, uint16_t filled);
 bool virtqueue_has_available(struct virtqueue *queue);
 
 /* Gives a request back; the driver sees it after virtqueue_publish. */
@@ -70,6 +70,8 @@ bool virtqueue_publish(struct virtqueue *queue);
 
 /* Asks the driver for a notification. True: there is a request already, look again. */
 bool virtqueue_arm(struct virtqueue *queue);
+/* The same for a device that needs more requests at once than wait now. True: more have come. */
+bool virtqueue_arm_for_more(struct virtqueue *queue);
 /* Notifications are not needed: the queue is being looked at. */
 void virtqueue_disarm(struct virtqueue *queue);
 
