@@ -18,13 +18,18 @@ function(add_tool name)
     endif()
 endfunction()
 
-# add_unit_test(virtio_blk_state MODULE vmm [LABELS kvm] [TIMEOUT 30])
-# Builds virtio_blk_state_test.c against one module. Exit code 77 means skipped.
+# add_unit_test(virtio_blk_state MODULE vmm [SLOW] [LABELS kvm] [TIMEOUT 30])
+# Builds virtio_blk_state_test.c against one module. Exit code 77 means skipped. SLOW is for what
+# takes more than a few seconds: labelled slow instead of unit, and left to tests/run.
 function(add_unit_test name)
     if(NOT BUILD_TESTING)
         return()
     endif()
-    cmake_parse_arguments(arg "" "MODULE;TIMEOUT" "LABELS;LIBRARIES" ${ARGN})
+    cmake_parse_arguments(arg "SLOW" "MODULE;TIMEOUT" "LABELS;LIBRARIES" ${ARGN})
+    set(label unit)
+    if(arg_SLOW)
+        set(label slow)
+    endif()
     if(NOT arg_TIMEOUT)
         set(arg_TIMEOUT 20)
     endif()
@@ -32,7 +37,7 @@ function(add_unit_test name)
     add_executable(${base}_test ${name}_test.c)
     target_link_libraries(${base}_test PRIVATE ${arg_MODULE} ${arg_LIBRARIES} PkgConfig::CMOCKA)
     add_test(NAME ${arg_MODULE}/${name} COMMAND ${base}_test)
-    set_tests_properties(${arg_MODULE}/${name} PROPERTIES LABELS "unit;${arg_LABELS}"
+    set_tests_properties(${arg_MODULE}/${name} PROPERTIES LABELS "${label};${arg_LABELS}"
         TIMEOUT ${arg_TIMEOUT} SKIP_RETURN_CODE 77)
 endfunction()
 
