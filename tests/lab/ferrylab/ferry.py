@@ -16,6 +16,7 @@ class Ferry:
     """vm-run, vm-save, vm-restore, vm-migrate and their helpers."""
 
     name = "ferry"
+    store = STORE
 
     def __init__(self, site):
         self.site = site
@@ -64,17 +65,22 @@ class Ferry:
         host.try_run(f"vm-ctl quit {machine.name}")
 
     def save(self, host, machine):
-        """Saves a running machine; returns the snapshot as NAME/ID."""
-        output = host.run(f"vm-save {machine.name} --store {STORE} --json", timeout=300)
-        return json.loads(output)["snapshot"]
+        """Saves a running machine; returns the snapshot's name, and what vm-save measured."""
+        report = json.loads(host.run(f"vm-save {machine.name} --store {STORE} --json", timeout=300))
+        return report["snapshot"], {
+            "pause, as vm-save tells it": (report["pause_us"] / 1000, "ms"),
+            "snapshot's size": (report["bytes"] / 2**20, "MiB")}
 
     def verify(self, host, snapshot):
         """Reads a whole snapshot and compares its checksums."""
         host.run(f"vm-snapshot verify {snapshot} --store {STORE}", timeout=300)
 
     def restore(self, host, machine, snapshot):
-        """Brings a snapshot back under its old name."""
-        host.run(f"vm-restore {snapshot} --name {machine.name} --store {STORE}", timeout=300)
+        """Brings a snapshot back under its old name; returns what vm-restore measured."""
+        report = json.loads(host.run(
+            f"vm-restore {snapshot} --name {machine.name} --store {STORE} --json", timeout=300))
+        return {"first instruction after, as vm-restore tells it":
+                (report["first_run_us"] / 1000, "ms")}
 
     def start_migration(self, machine, source, target):
         """Starts moving a machine and returns at once."""

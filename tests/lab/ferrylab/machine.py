@@ -12,8 +12,10 @@ class Machine:
     name: str = "web"
     memory_mib: int = 256
     vcpus: int = 2
-    memory_check: str = "32,4000"  # MiB, pages a second; empty for none
-    disk_check: str = "20"         # writes a second; empty for no disk
+    # What the checks do is chosen so that an emulated host is about half busy: 4 MiB/s of memory,
+    # and of disk writes few, as each costs as much as a thousand pages.
+    memory_check: str = "16,1000"  # MiB, pages a second; empty for none
+    disk_check: str = "8"          # writes a second; empty for no disk
     has_network: bool = True
     is_off_after_boot: bool = False
     mac: str = "52:54:00:12:34:56"

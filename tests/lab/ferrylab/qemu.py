@@ -20,6 +20,7 @@ class Qemu:
     """QEMU on the hosts of a site, with KVM."""
 
     name = "qemu"
+    store = SAVED
 
     def __init__(self, site):
         self.site = site
@@ -91,7 +92,7 @@ class Qemu:
         host.wait_for("qemu has saved", lambda: self.is_migrated(host), 300)
         host.run(f"cp {machine.disk} {machine.disk}.saved")
         self.monitor(host, "cont")
-        return SAVED
+        return SAVED, {}
 
     def verify(self, host, snapshot):
         """QEMU has no way to verify a saved machine."""
@@ -112,6 +113,7 @@ class Qemu:
         host.wait_for("qemu has loaded", lambda: re.search(
             r"VM status: (paused$|running)", self.monitor(host, "info status"), re.M), 120)
         self.monitor(host, "cont")
+        return {}
 
     def state(self, host, machine):
         """What the machine says it is doing."""

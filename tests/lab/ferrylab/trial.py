@@ -3,6 +3,7 @@
 
 import time
 
+from ferrylab import storage
 from ferrylab.guest import Guest
 from ferrylab.trouble import Failure
 from ferrylab.watch import Watch
@@ -71,12 +72,18 @@ class Trial:
         """Saves the running machine; returns the snapshot's id."""
         self.story.step(f"Save the running machine on {self.host.name}")
         started = time.monotonic()
-        snapshot = self.vmm.save(self.host, self.machine)
+        snapshot, told = self.vmm.save(self.host, self.machine)
         self.story.detail(f"snapshot {snapshot}; the guest runs on")
         self.story.figure("save took", time.monotonic() - started, "s")
+        self.tell(told)
         self.report_outage("saving")
         self.vmm.verify(self.host, snapshot)
         return snapshot
+
+    def tell(self, figures):
+        """Passes on what a program says about itself; the witness measures beside it."""
+        for what, (value, unit) in figures.items():
+            self.story.figure(what, value, unit)
 
     def kill(self):
         """Kills the machine's process outright."""
@@ -90,8 +97,9 @@ class Trial:
         self.story.step(f"Restore snapshot {snapshot}: the guest goes on where it was saved")
         rounds = self.rounds_at_save
         started = time.monotonic()
-        self.vmm.restore(self.host, self.machine, snapshot)
+        told = self.vmm.restore(self.host, self.machine, snapshot)
         self.story.figure("restore command took", time.monotonic() - started, "s")
+        self.tell(told)
         self.site.witness.wait_for("the restored guest answers",
                                    lambda: self.guest.try_run("true", 5).code == 0,
                                    ANSWER_SECONDS_MAX)
@@ -145,5 +153,6 @@ class Trial:
         self.watch.stop()
         for host in (self.site.a, self.site.b):
             self.vmm.quit(host, self.machine)
-            host.run(f"rm -f {self.machine.console_log()} /run/lab/{self.machine.name}.pid")
-        self.site.a.run(f"rm -f {self.machine.disk}*")
+            host.run(f"rm -rf {self.machine.console_log()} /run/lab/{self.machine.name}.pid "
+                     f"{self.vmm.store}")
+        self.site.a.run(f"rm -f {storage.PATH}/*")

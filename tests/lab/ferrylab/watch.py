@@ -9,7 +9,7 @@ from ferrylab import network
 from ferrylab.guest import parse_status
 from ferrylab.trouble import Failure
 
-UDP_PERIOD_MS = 10
+UDP_PERIOD_MS = 20
 
 
 class Watch:
