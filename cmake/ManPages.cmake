@@ -11,7 +11,9 @@ function(add_man_page tool)
     add_custom_command(OUTPUT ${page} ${completion}
         COMMAND ${CMAKE_COMMAND} -D TOOL=$<TARGET_FILE:${tool}> -D SOURCE=${source} -D PAGE=${page}
             -D COMPLETION=${completion} -P ${PROJECT_SOURCE_DIR}/cmake/fill_man_page.cmake
-        DEPENDS ${tool} ${source} ${PROJECT_SOURCE_DIR}/cmake/fill_man_page.cmake VERBATIM)
+        DEPENDS ${tool} ${source} ${PROJECT_SOURCE_DIR}/cmake/fill_man_page.cmake
+            ${PROJECT_SOURCE_DIR}/docs/man/exit_status.mdoc ${PROJECT_SOURCE_DIR}/docs/man/folders.mdoc
+        VERBATIM)
     add_custom_target(man_${tool} DEPENDS ${page} ${completion})
     add_dependencies(man man_${tool})
     install(FILES ${page} DESTINATION share/man/man1)
