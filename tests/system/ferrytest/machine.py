@@ -1,0 +1,128 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A running guest, judged by what it says on its console."""
+
+import os
+import subprocess
+import threading
+import time
+
+from ferrytest.host import BUILD
+from ferrytest.trouble import Failure
+
+# Fields that must grow while a job is at work, and those that must stay zero.
+PROGRESS = {"pattern": ("pass", "edge"), "fpu": ("rounds",), "timer": ("ticks0",),
+            "dirty": ("written",), "disk": ("writes", "reads"), "clock": ("samples",)}
+ALWAYS_ZERO = ("bad", "failed", "back")
+SILENCE_SECONDS_MAX = 30
+
+
+def parse(line):
+    """'job key=1 ...' as (job, {key: 1}); None for other lines."""
+    words = line.split()
+    if not words or words[0] not in PROGRESS:
+        return None
+    fields = dict(word.split("=", 1) for word in words[1:] if "=" in word)
+    try:
+        return words[0], {key: int(value) for key, value in fields.items()}
+    except ValueError:
+        return None
+
+
+class Guest:
+    """Follows the console of a machine by name on a host, from now on."""
+
+    def __init__(self, host, name, jobs):
+        self.host, self.name, self.jobs = host, name, jobs
+        self.reports = {job: [] for job in jobs}
+        self.lines = []
+        self.news = threading.Condition()
+        self.process = subprocess.Popen([str(BUILD / "bin" / "vm-ctl"), "console", name],
+                                        env=host.env, stdin=subprocess.DEVNULL,
+                                        stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+        self.reader = threading.Thread(target=self._read, daemon=True)
+        self.reader.start()
+
+    def _read(self):
+        for raw in self.process.stdout:
+            line = raw.decode(errors="replace").rstrip("\r\n")
+            report = parse(line)
+            with self.news:
+                self.lines.append(line)
+                if report is not None and report[0] in self.reports:
+                    self.reports[report[0]].append(report[1])
+                self.news.notify_all()
+
+    def _judge(self):
+        for line in self.lines:
+            if line.startswith("EXCEPTION"):
+                raise Failure(f"guest {self.name}: {line}")
+        for job, reports in self.reports.items():
+            for report in reports:
+                wrong = {key: report[key] for key in ALWAYS_ZERO if report.get(key, 0) != 0}
+                if wrong:
+                    raise Failure(f"guest {self.name}: {job} {report}")
+
+    def check(self, reports=2, seconds=SILENCE_SECONDS_MAX):
+        """Waits until each job has reported `reports` times more, and judges all reports."""
+        deadline = time.monotonic() + seconds
+        with self.news:
+            wanted = {job: len(self.reports[job]) + reports for job in self.jobs}
+            while any(len(self.reports[job]) < count for job, count in wanted.items()):
+                if not self.news.wait(max(0, deadline - time.monotonic())):
+                    self._judge()
+                    state = {job: len(self.reports[job]) for job in self.jobs}
+                    raise Failure(f"guest {self.name} is silent for {seconds} s: {state}, "
+                                  f"last lines {self.lines[-5:]}")
+            self._judge()
+            for job, count in wanted.items():
+                first, last = self.reports[job][count - reports], self.reports[job][-1]
+                keys = [key for key in PROGRESS[job] if key in first]
+                if reports > 1 and keys and all(first[key] == last[key] for key in keys):
+                    raise Failure(f"guest {self.name}: {job} stands still at {last}")
+
+    def last(self, job):
+        """The latest report of a job."""
+        with self.news:
+            return dict(self.reports[job][-1])
+
+    def close(self):
+        """Stops following."""
+        self.process.kill()
+        self.process.wait()
+        self.reader.join(5)
+        self.process.stdout.close()
+
+
+def boot(host, name, **settings):
+    """Starts a machine that works at jobs: the payload guest, or the pretended one."""
+    if os.path.basename(host.env["FERRY_VM_RUN"]) == "fake-vm-run":
+        return boot_fake(host, name, **settings)
+    return boot_payload(host, name, **settings)
+
+
+def boot_fake(host, name, memory=64, rate=2000, disk=None, **_):
+    """The pretended machine, whose only job is its memory."""
+    words = ["--name", name, "--memory", memory, "--filled", memory // 4, "--ws", 4,
+             "--rate", rate]
+    if disk is not None:
+        words += ["--disk", disk]
+    host.start(host.env["FERRY_VM_RUN"], *words)
+    host.wait_for_state(name, "running")
+    return Guest(host, name, ("pattern",))
+
+
+def boot_payload(host, name, memory=64, rate=2000, disk=None, jobs=("pattern", "fpu", "timer"),
+                 second_jobs=(), options="", arguments=()):
+    """The payload guest; second_jobs run on a second vCPU."""
+    words = [f"cpu0={','.join(jobs)}", f"mb={memory // 4}", f"rate={rate}", "report_ms=200",
+             "sleep=1", options]
+    if second_jobs:
+        words += [f"cpu1={','.join(second_jobs)}", "cpus=2"]
+    arguments = ["--name", name, "--memory", memory, "--vcpus", 2 if second_jobs else 1,
+                 "--kernel", BUILD / "guests" / "payload.elf", "--append", " ".join(words),
+                 "--console", "none", *arguments]
+    if disk is not None:
+        arguments += ["--disk", disk]
+    host.start("vm-run", *arguments)
+    host.wait_for_state(name, "running")
+    return Guest(host, name, (*jobs, *second_jobs))

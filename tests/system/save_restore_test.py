@@ -1,0 +1,108 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+"""Machines are saved while they work, killed, and brought back exactly as they were."""
+
+from ferrytest.case import Case, main, needs, only_kvm
+
+ROUNDS = 6
+
+
+def kill_machine(host, name):
+    """As a crash of the machine's process would end it."""
+    pid = host.machines()[name]["pid"]
+    host.run("kill", "-9", pid)
+    host.wait_for_state(name, "gone")
+
+
+@needs("vm-save", "vm-restore", "vm-snapshot", "vm-ctl")
+class SaveRestore(Case):
+    """One machine, saved and restored in many rounds across processes."""
+
+    def rounds(self, count, **settings):
+        """Saves, kills and restores `count` times; each snapshot is the child of the last."""
+        host = self.host()
+        guest = self.boot(host, **settings)
+        jobs = guest.jobs
+        for _ in range(count):
+            guest.check(1)
+            host.run("vm-save", "m")
+            guest.check(1)
+            kill_machine(host, "m")
+            guest.close()
+            host.run("vm-restore", "m")
+            guest = self.follow(host, "m", jobs)
+        guest.check(2)
+        for snapshot in host.snapshots("m"):
+            host.run("vm-snapshot", "verify", f"m/{snapshot['id']}")
+        return host
+
+    def test_memory_is_exact_over_many_rounds(self):
+        host = self.rounds(ROUNDS)
+        self.assertEqual(len(host.snapshots("m")), ROUNDS)
+
+    @only_kvm
+    def test_two_vcpus_with_timer_floating_point_and_clock(self):
+        self.rounds(ROUNDS, jobs=("pattern", "timer"), second_jobs=("fpu", "clock"))
+
+    @only_kvm
+    def test_memory_in_two_slots(self):
+        self.rounds(2, memory=96, arguments=("--memory-below-4g", 32), options="mb=20")
+
+    def test_snapshots_of_one_machine_share_what_did_not_change(self):
+        host = self.host()
+        guest = self.boot(host, rate=500)
+        first = host.json("vm-save", "m")
+        second = host.json("vm-save", "m")
+        guest.check(1)
+        self.assertEqual(first["parent"], "")
+        self.assertEqual(second["parent"], first["id"])
+        self.assertLess(second["pages_written"], first["pages_written"])
+
+    def test_an_older_snapshot_can_be_restored_beside_the_machine(self):
+        host = self.host()
+        guest = self.boot(host)
+        older = host.json("vm-save", "m")["id"]
+        guest.check(1)
+        host.run("vm-save", "m")
+        host.run("vm-restore", f"m/{older}", "--name", "twin")
+        twin = self.follow(host, "twin", guest.jobs)
+        twin.check(2)
+        guest.check(1)
+        self.assertEqual(sorted(host.machines()), ["m", "twin"])
+
+    def test_a_restored_machine_can_be_left_paused(self):
+        host = self.host()
+        guest = self.boot(host)
+        host.run("vm-save", "m")
+        host.run("vm-ctl", "quit", "m", "--wait", "10")
+        host.run("vm-restore", "m", "--paused")
+        self.assertEqual(host.state("m"), "paused")
+        host.run("vm-ctl", "resume", "m")
+        self.follow(host, "m", guest.jobs).check(2)
+
+    def test_a_parent_is_not_deleted_and_a_child_is(self):
+        host = self.host()
+        self.boot(host)
+        parent = host.json("vm-save", "m")["id"]
+        child = host.json("vm-save", "m")["id"]
+        self.assertIn(child, host.refuse("vm-snapshot", "delete", f"m/{parent}"))
+        host.run("vm-snapshot", "delete", f"m/{child}")
+        host.run("vm-snapshot", "verify", f"m/{parent}")
+
+    def test_names_that_are_not_there_are_told(self):
+        host = self.host()
+        host.start("vm-save", "nobody").must_fail(3)
+        host.start("vm-restore", "nobody").must_fail(3)
+        self.assertEqual(host.machine_processes(), [])
+
+    def test_a_name_that_is_taken_is_not_restored_to(self):
+        host = self.host()
+        guest = self.boot(host)
+        host.run("vm-save", "m")
+        host.refuse("vm-restore", "m")
+        host.wait_for_processes(1)
+        guest.check(2)
+
+
+if __name__ == "__main__":
+    main()
