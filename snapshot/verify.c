@@ -4,6 +4,7 @@
  */
 #include "snapshot/verify.h"
 
+#include <fcntl.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <xxhash.h>
@@ -60,6 +61,8 @@ static struct err *verify_pages(const Ferry__SnapshotManifest *manifest,
 {
     uint64_t page_count = manifest_page_count(manifest);
 
+    for (size_t i = 1; i < parts->fd_count; i++)
+        (void)posix_fadvise(parts->fds[i], 0, 0, POSIX_FADV_SEQUENTIAL);
     for (uint64_t page = 0; page < page_count; page++) {
         struct page_location location;
         struct err *err = NULL;

@@ -54,7 +54,7 @@ class Bench:
             return [str(self.tests / "fake-vm-run"), "--name", "web", "--memory", "32", "--filled",
                     "16", "--ws", "4", "--rate", "5000", "--disk", str(self.disk)]
         return [str(self.bin / "vm-run"), "--name", "web", "--memory", "64", "--cpus", "2",
-                "--kernel", str(self.tests / "payload.elf"), "--append",
+                "--kernel", str(self.bin.parent / "guests" / "payload.elf"), "--append",
                 "cpus=2 cpu0=pattern,fpu,clock cpu1=disk,dirty mb=16 ws=8 rate=2000 report_ms=200",
                 "--disk", f"id=vda,path={self.disk},format=raw",
                 "--console", f"file={self.folder / 'web.console'}"]
