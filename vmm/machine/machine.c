@@ -361,6 +361,32 @@ struct guest_memory *machine_memory(struct machine *machine)
     return machine->memory;
 }
 
+struct dirty_tracker *machine_tracker(struct machine *machine)
+{
+    return machine->tracker;
+}
+
+struct err *machine_open_console(struct machine *machine, int *out_fd)
+{
+    return console_open_client(machine->console, out_fd);
+}
+
+void machine_give_up(struct machine *machine, const char *reason)
+{
+    machine_fail(machine, reason);
+    on_wish(machine);
+}
+
+uint64_t machine_first_run_ns(const struct machine *machine)
+{
+    return vcpu_set_first_run_ns(machine->vcpus);
+}
+
+uint64_t machine_last_exit_ns(const struct machine *machine)
+{
+    return vcpu_set_last_exit_ns(machine->vcpus);
+}
+
 void machine_power_button(struct machine *machine)
 {
     lock_acquire(&machine->device_lock);

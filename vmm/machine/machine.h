@@ -16,8 +16,10 @@
 #include <stdint.h>
 
 #include "base/err.h"
+#include "proto/control.pb-c.h"
 #include "proto/machine.pb-c.h"
 
+struct dirty_tracker;
 struct event_loop;
 struct guest_memory;
 struct machine;
@@ -55,15 +57,36 @@ ERR_RESULT machine_resume(struct paused_machine **inout_paused);
 ERR_RESULT machine_save(struct paused_machine *paused, struct section_list *out_sections);
 ERR_RESULT machine_reset(struct paused_machine *paused);
 
-/* Disk freeze, see storage/disk_image.h. */
-ERR_RESULT machine_freeze_disks(struct paused_machine *paused);
+/* Opens (and locks) the disks that are not open: what is most likely to fail of a resume. */
+ERR_RESULT machine_open_disks(struct paused_machine *paused);
+
+/* Can every disk be opened here, apart from locks? Looks only. */
+ERR_RESULT machine_check_disks(const struct machine *machine);
+
+/* Makes an overlay for each writable disk, for a freeze later; earlier ones are removed. */
+ERR_RESULT machine_prepare_disks(struct machine *machine);
+void machine_forget_prepared_disks(struct machine *machine); /* removes them */
+/* Switches each disk to its overlay. On error, those switched before the one that failed stay
+ * switched, which the guest does not notice. Free the result with its free_unpacked. */
+ERR_RESULT machine_freeze_disks(struct paused_machine *paused,
+                                Ferry__ControlFrozenDisks **out_disks);
+
+/* Locks are given up, and taken again; see storage/disk_image.h. */
 ERR_RESULT machine_hand_over_disks(struct paused_machine *paused);
 ERR_RESULT machine_take_back_disks(struct paused_machine *paused);
 
 ERR_RESULT machine_describe(const struct machine *machine,
                             Ferry__MachineDescription **out_description);
 struct guest_memory *machine_memory(struct machine *machine);
+struct dirty_tracker *machine_tracker(struct machine *machine);
+ERR_RESULT machine_open_console(struct machine *machine, int *out_fd); /* a stream; the caller's */
 void machine_power_button(struct machine *machine);
+/* It can not run on: stands still from here on, as failed. */
+void machine_give_up(struct machine *machine, const char *reason);
+/* CLOCK_MONOTONIC just before the first entry into the guest since the boot or load, 0 before it;
+ * and just after the last vCPU stopped for the latest pause. */
+uint64_t machine_first_run_ns(const struct machine *machine);
+uint64_t machine_last_exit_ns(const struct machine *machine);
 const char *machine_failure(const struct machine *machine); /* NULL: none */
 
 #endif

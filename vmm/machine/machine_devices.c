@@ -7,6 +7,10 @@
  * They start in that order and stop in the other.
  * Tested by: tests/system.
  */
+#include <string.h>
+
+#include "base/log.h"
+#include "vmm/bus/pci_bus.h"
 #include "vmm/bus/platform_map.h"
 #include "vmm/cpu/clock_state.h"
 #include "vmm/cpu/irqchip_state.h"
@@ -17,6 +21,8 @@
 #include "vmm/devices/legacy/i8042.h"
 #include "vmm/devices/legacy/rtc_cmos.h"
 #include "vmm/devices/legacy/serial_16550.h"
+#include "vmm/devices/virtio/virtio_blk.h"
+#include "vmm/devices/virtio/virtio_rng.h"
 #include "vmm/machine/machine_console.h"
 #include "vmm/machine/machine_internal.h"
 
@@ -62,9 +68,16 @@ static struct err *create_serial(struct machine *machine, struct device **out_de
     return NULL;
 }
 
+static struct err *create_pci(struct machine *machine, struct device **out_device)
+{
+    TRY(pci_bus_create(&machine->host, &machine->pci));
+    *out_device = pci_bus_device(machine->pci);
+    return NULL;
+}
+
 /* The devices that every machine has once. */
 static struct err *(*const platform[])(struct machine *machine, struct device **out_device) = {
-    create_irqchip, create_pit, create_i8042, create_rtc, create_power, create_serial,
+    create_irqchip, create_pit, create_i8042, create_rtc, create_power, create_serial, create_pci,
 };
 
 static struct err *add(struct machine *machine,
@@ -85,16 +98,61 @@ static struct err *add_vcpus(struct machine *machine)
     return NULL;
 }
 
-struct err *machine_devices_create(struct machine *machine)
+static struct err *add_disks(struct machine *machine)
+{
+    const Ferry__MachineConfig *config = machine->description->config;
+
+    for (uint32_t i = 0; i < config->n_disks; i++) {
+        struct machine_disk *disk = &machine->disks[machine->disk_count];
+        disk->config = config->disks[i];
+        struct virtio_blk_options options = {
+            .instance = i,
+            .serial = disk->config->id,
+            .is_read_only = disk->config->read_only != 0,
+        };
+        TRY(virtio_blk_create(&machine->host, machine->pci, &options, &disk->device));
+        machine->devices[machine->device_count++] = disk->device;
+        machine->disk_count++;
+    }
+    return NULL;
+}
+
+static struct err *add_rng(struct machine *machine)
+{
+    if (!machine->description->config->rng)
+        return NULL;
+    TRY(virtio_rng_create(&machine->host, machine->pci, 0,
+                          &machine->devices[machine->device_count]));
+    machine->device_count++;
+    return NULL;
+}
+
+/* A machine that arrives has its console where it had it before, if there is such a place here; it
+ * never has our terminal. */
+static struct err *create_console(struct machine *machine)
 {
     const char *where = machine->description->config->console;
+    bool is_arriving = machine->description->n_cpuid != 0;
 
-    TRY(console_create(machine->loop, &machine->device_lock, where, &machine->console));
+    if (*where == '\0' || (is_arriving && strcmp(where, "stdio") == 0))
+        where = "none";
+    struct err *err =
+        console_create(machine->loop, &machine->device_lock, where, &machine->console);
+    if (err == NULL || !is_arriving)
+        return err;
+    log_err(LOG_WARNING, "console stays unconnected", err);
+    return console_create(machine->loop, &machine->device_lock, "none", &machine->console);
+}
+
+struct err *machine_devices_create(struct machine *machine)
+{
+    TRY(create_console(machine));
     TRY(add(machine, create_clock));
     TRY(add_vcpus(machine));
     for (size_t i = 0; i < sizeof(platform) / sizeof(platform[0]); i++)
         TRY(add(machine, platform[i]));
-    return NULL;
+    TRY(add_disks(machine));
+    return add_rng(machine);
 }
 
 void machine_devices_destroy(struct machine *machine)

@@ -3,18 +3,35 @@
  * machine_disks.c - a machine's disks: opened late, flushed in a pause, frozen, handed over.
  * Tested by: tests/system.
  */
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/cleanup.h"
 #include "base/log.h"
 #include "storage/disk_image.h"
+#include "vmm/devices/virtio/virtio_blk.h"
 #include "vmm/machine/machine_internal.h"
+
+#define OVERLAY_FORMAT "qcow2"
+
+static enum disk_image_access access_of(const Ferry__DiskConfig *config)
+{
+    return config->read_only ? DISK_IMAGE_READ_ONLY : DISK_IMAGE_WRITABLE;
+}
 
 static struct err *open_disk(struct machine_disk *disk)
 {
     const Ferry__DiskConfig *config = disk->config;
 
-    return err_wrap(disk_image_open(config->path, config->format,
-                                    config->read_only ? DISK_IMAGE_READ_ONLY : DISK_IMAGE_WRITABLE,
-                                    &disk->block),
-                    "disk '%s'", config->id);
+    TRY(err_wrap(disk_image_open(config->path, config->format, access_of(config), &disk->block),
+                 "disk '%s'", config->id));
+    struct err *err = virtio_blk_attach(disk->device, disk->block);
+    if (err != NULL) {
+        err_free(block_close(TAKE_PTR(disk->block)));
+        return err_wrap(err, "disk '%s'", config->id);
+    }
+    return NULL;
 }
 
 struct err *machine_disks_open(struct machine *machine)
@@ -26,11 +43,27 @@ struct err *machine_disks_open(struct machine *machine)
     return NULL;
 }
 
+struct err *machine_open_disks(struct paused_machine *paused)
+{
+    return machine_disks_open(paused->machine);
+}
+
+struct err *machine_check_disks(const struct machine *machine)
+{
+    for (size_t i = 0; i < machine->disk_count; i++) {
+        const Ferry__DiskConfig *config = machine->disks[i].config;
+        uint64_t bytes = 0;
+        TRY(err_wrap(disk_image_check(config->path, config->format, access_of(config), &bytes),
+                     "disk '%s'", config->id));
+    }
+    return NULL;
+}
+
 struct err *machine_disks_flush(struct machine *machine)
 {
     for (size_t i = 0; i < machine->disk_count; i++) {
         struct machine_disk *disk = &machine->disks[i];
-        if (disk->block != NULL && !disk->config->read_only && !disk->is_handed_over)
+        if (disk->block != NULL && !disk->config->read_only)
             TRY(err_wrap(block_flush(disk->block), "disk '%s'", disk->config->id));
     }
     return NULL;
@@ -38,13 +71,158 @@ struct err *machine_disks_flush(struct machine *machine)
 
 void machine_disks_close(struct machine *machine)
 {
+    machine_forget_prepared_disks(machine);
     for (size_t i = 0; i < machine->disk_count; i++) {
         struct machine_disk *disk = &machine->disks[i];
         if (disk->block == NULL)
             continue;
-        struct err *err = block_close(disk->block);
-        disk->block = NULL;
+        err_free(virtio_blk_attach(disk->device, NULL));
+        struct err *err = block_close(TAKE_PTR(disk->block));
         if (err != NULL)
             log_err(LOG_ERROR, "disk not closed cleanly", err);
     }
+}
+
+static struct err *prepare_disk(struct machine_disk *disk)
+{
+    const Ferry__DiskConfig *config = disk->config;
+    CLEANUP(cleanup_free) char *overlay = NULL;
+
+    TRY(disk_image_next_overlay(config->path, &overlay));
+    TRY(disk_image_create_overlay(overlay, config->path, config->format,
+                                  disk->block->virtual_bytes));
+    disk->overlay = TAKE_PTR(overlay);
+    return NULL;
+}
+
+struct err *machine_prepare_disks(struct machine *machine)
+{
+    machine_forget_prepared_disks(machine);
+    for (size_t i = 0; i < machine->disk_count; i++) {
+        struct machine_disk *disk = &machine->disks[i];
+        if (disk->config->read_only)
+            continue;
+        struct err *err =
+            disk->block == NULL
+                ? err_new(ERR_STATE, "it has not been opened yet: the machine never ran")
+                : prepare_disk(disk);
+        if (err != NULL) {
+            machine_forget_prepared_disks(machine);
+            return err_wrap(err, "prepare disk '%s'", disk->config->id);
+        }
+    }
+    return NULL;
+}
+
+void machine_forget_prepared_disks(struct machine *machine)
+{
+    for (size_t i = 0; i < machine->disk_count; i++) {
+        struct machine_disk *disk = &machine->disks[i];
+        if (disk->overlay != NULL)
+            (void)unlink(disk->overlay);
+        free(TAKE_PTR(disk->overlay));
+    }
+}
+
+static struct err *set_text(char **field, const char *text)
+{
+    char *copy = strdup(text);
+    if (copy == NULL)
+        return err_new(ERR_NO_MEMORY, "disk");
+    if (*field != NULL && **field != '\0')
+        free(*field);
+    *field = copy;
+    return NULL;
+}
+
+static struct err *switch_disk(struct machine_disk *disk)
+{
+    Ferry__DiskConfig *config = disk->config;
+
+    if (disk->overlay == NULL)
+        return err_new(ERR_STATE, "no overlay was prepared");
+    TRY(disk_image_switch(&disk->block, config->path, config->format, disk->overlay));
+    TRY(virtio_blk_attach(disk->device, disk->block));
+    TRY(set_text(&config->path, disk->overlay));
+    free(TAKE_PTR(disk->overlay));
+    return set_text(&config->format, OVERLAY_FORMAT);
+}
+
+static struct err *freeze_disk(struct machine_disk *disk, Ferry__ControlFrozenDisk *frozen)
+{
+    frozen->read_only = disk->config->read_only;
+    frozen->virtual_bytes = disk->block == NULL ? 0 : disk->block->virtual_bytes;
+    TRY(set_text(&frozen->id, disk->config->id));
+    TRY(set_text(&frozen->frozen_path, disk->config->path));
+    TRY(set_text(&frozen->frozen_format, disk->config->format));
+    if (!disk->config->read_only)
+        TRY(switch_disk(disk));
+    return set_text(&frozen->active_path, disk->config->path);
+}
+
+static struct err *freeze_all(struct machine *machine, Ferry__ControlFrozenDisks *disks)
+{
+    disks->disks = calloc(machine->disk_count + 1, sizeof(*disks->disks));
+    if (disks->disks == NULL)
+        return err_new(ERR_NO_MEMORY, "disks");
+    for (size_t i = 0; i < machine->disk_count; i++) {
+        Ferry__ControlFrozenDisk *frozen = malloc(sizeof(*frozen));
+        if (frozen == NULL)
+            return err_new(ERR_NO_MEMORY, "disks");
+        ferry__control_frozen_disk__init(frozen);
+        disks->disks[disks->n_disks++] = frozen;
+        TRY(err_wrap(freeze_disk(&machine->disks[i], frozen), "freeze disk '%s'",
+                     machine->disks[i].config->id));
+    }
+    return NULL;
+}
+
+struct err *machine_freeze_disks(struct paused_machine *paused,
+                                 Ferry__ControlFrozenDisks **out_disks)
+{
+    Ferry__ControlFrozenDisks *disks = malloc(sizeof(*disks));
+    if (disks == NULL)
+        return err_new(ERR_NO_MEMORY, "disks");
+    ferry__control_frozen_disks__init(disks);
+
+    struct err *err = freeze_all(paused->machine, disks);
+    machine_forget_prepared_disks(paused->machine);
+    if (err != NULL) {
+        ferry__control_frozen_disks__free_unpacked(disks, NULL);
+        return err;
+    }
+    *out_disks = disks;
+    return NULL;
+}
+
+/* Of the first `count` disks. */
+static struct err *take_back(struct machine *machine, size_t count)
+{
+    for (size_t i = 0; i < count; i++) {
+        struct machine_disk *disk = &machine->disks[i];
+        if (disk->block == NULL)
+            continue;
+        TRY(err_wrap(disk_image_take_back(disk->block), "take back disk '%s'", disk->config->id));
+    }
+    return NULL;
+}
+
+struct err *machine_hand_over_disks(struct paused_machine *paused)
+{
+    struct machine *machine = paused->machine;
+
+    for (size_t i = 0; i < machine->disk_count; i++) {
+        struct machine_disk *disk = &machine->disks[i];
+        struct err *err = disk->block == NULL ? NULL : disk_image_hand_over(disk->block);
+        if (err != NULL) {
+            err_free(take_back(machine, i));
+            return err_wrap(err, "hand over disk '%s'", disk->config->id);
+        }
+    }
+    return NULL;
+}
+
+struct err *machine_take_back_disks(struct paused_machine *paused)
+{
+    return take_back(paused->machine, paused->machine->disk_count);
 }

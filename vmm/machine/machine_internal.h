@@ -35,10 +35,10 @@ struct paused_machine {
 };
 
 struct machine_disk {
-    const Ferry__DiskConfig *config; /* of the machine's description */
-    struct block *block;             /* owned; NULL until it is opened */
+    Ferry__DiskConfig *config; /* of the machine's description */
+    struct block *block;       /* owned; NULL until it is opened */
     struct device *device;
-    bool is_handed_over;
+    char *overlay; /* owned: path of the overlay prepared for a freeze; NULL: none */
 };
 
 /* What the guest asked for, noted by vCPU threads and looked at by the loop. */

@@ -1,0 +1,86 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "base/checked_math.h"
+#include "base/unit_test.h"
+#include "tools/vm-run/run_options.h"
+
+static struct err *make(const char *const *arguments, size_t count,
+                        struct run_description *out_machine)
+{
+    struct run_options options = {0};
+    struct option_result result;
+    char *argv[16] = {0};
+
+    for (size_t i = 0; i < count; i++)
+        argv[i] = (char *)(uintptr_t)arguments[i];
+    TRY(option_table_parse(&run_option_table, (int)count, argv, &options, &result));
+    return run_description_init(&options, out_machine);
+}
+
+#define MAKE(out_machine, ...)                                                                     \
+    make((const char *const[]){"vm-run", __VA_ARGS__},                                             \
+         ARRAY_COUNT(((const char *const[]){"vm-run", __VA_ARGS__})), out_machine)
+
+TEST(memory_above_three_gib_goes_above_four)
+{
+    struct run_description machine;
+
+    ASSERT_OK(MAKE(&machine, "--memory", "4096", "--kernel", "k"));
+    assert_int_equal(machine.description->config->memory_mib, 4096);
+    assert_int_equal(machine.description->config->memory_below_4g_mib, 3072);
+    run_description_finish(&machine);
+    ASSERT_OK(MAKE(&machine, "--memory=64", "--memory-below-4g=32"));
+    assert_int_equal(machine.description->config->memory_below_4g_mib, 32);
+    run_description_finish(&machine);
+}
+
+TEST(disks_and_networks_are_described)
+{
+    struct run_description machine;
+
+    ASSERT_OK(MAKE(&machine, "--disk", "id=root,path=/a b.img,format=raw,readonly=1", "--net",
+                   "id=lan,fd=7,mac=02:00:00:00:00:01"));
+    const Ferry__MachineConfig *config = machine.description->config;
+    assert_int_equal(config->n_disks, 1);
+    assert_string_equal(config->disks[0]->path, "/a b.img");
+    assert_true(config->disks[0]->read_only);
+    assert_true(config->nets[0]->tap_by_fd);
+    assert_int_equal(config->nets[0]->mac.data[5], 1);
+    assert_int_equal(machine.tap_fd_count, 1);
+    assert_int_equal(machine.tap_fds[0], 7);
+    run_description_finish(&machine);
+}
+
+TEST(a_uuid_is_taken_or_made)
+{
+    struct run_description machine;
+
+    ASSERT_OK(MAKE(&machine, "--uuid", "00112233-4455-6677-8899-aabbccddeeff"));
+    assert_int_equal(machine.description->config->uuid.data[15], 0xff);
+    run_description_finish(&machine);
+    ASSERT_OK(MAKE(&machine, "--name", "x"));
+    assert_int_equal(machine.description->config->uuid.data[6] >> 4, 4);
+    run_description_finish(&machine);
+}
+
+TEST(specifications_that_say_too_little_or_too_much_are_refused)
+{
+    struct run_description machine;
+
+    assert_fails(MAKE(&machine, "--disk", "id=a,path=b"), ERR_INVALID);
+    assert_fails(MAKE(&machine, "--disk", "id=a,path=b,format=raw,colour=red"), ERR_INVALID);
+    assert_fails(MAKE(&machine, "--net", "id=a"), ERR_INVALID);
+    assert_fails(MAKE(&machine, "--net", "id=a,tap=t,fd=3"), ERR_INVALID);
+    assert_fails(MAKE(&machine, "--net", "id=a,tap=t,mac=02:00"), ERR_INVALID);
+    assert_fails(MAKE(&machine, "--uuid", "123"), ERR_INVALID);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(memory_above_three_gib_goes_above_four),
+        cmocka_unit_test(disks_and_networks_are_described),
+        cmocka_unit_test(a_uuid_is_taken_or_made),
+        cmocka_unit_test(specifications_that_say_too_little_or_too_much_are_refused),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
