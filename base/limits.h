@@ -41,6 +41,8 @@
 
 /* Migration. */
 #define MIGRATION_CHANNELS_MAX      16u
+#define MIGRATION_SESSIONS_MAX      64u /* at once, on one host */
+#define MIGRATION_GREETING_MAX      64u /* connections that have not said which session is theirs */
 #define MIGRATION_FRAME_HEAD_MAX    (64u * KIB)
 #define MIGRATION_BATCH_PAGES_MAX   256u
 #define MIGRATION_BATCH_BYTES_MAX   (MIGRATION_BATCH_PAGES_MAX * (PAGE_BYTES + 16u))

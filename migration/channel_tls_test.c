@@ -43,8 +43,8 @@ static int set_up(void **state)
     (void)state;
     (void)strcpy(folder, "/tmp/channel_tls.XXXXXX");
     assert_non_null(mkdtemp(folder));
-    ASSERT_OK(certificate_authority_create(path_of("ca"), "our authority"));
-    ASSERT_OK(certificate_authority_create(path_of("other-ca"), "another authority"));
+    ASSERT_OK(certificate_authority_create(path_of("ca"), "host-a"));
+    ASSERT_OK(certificate_authority_create(path_of("other-ca"), "host-c"));
     issue("ca", "host-a", 100, "a");
     issue("ca", "host-b", 100, "b");
     issue("ca", "stranger", 100, "stranger");
