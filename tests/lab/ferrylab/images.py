@@ -14,7 +14,7 @@ import shutil
 
 from ferrylab import paths, shell
 from ferrylab.tree import Tree, shared_libraries
-from ferrylab.trouble import LabTrouble
+from ferrylab.trouble import LabTrouble, LabUnavailable
 
 CFLAGS = [f"-I{paths.REPOSITORY}", "-std=gnu17", "-O2", "-static", "-Wall", "-Wextra", "-Werror"]
 
@@ -165,4 +165,4 @@ def require(programs):
     missing = [name for name in programs if not shutil.which(name, path=os.environ["PATH"]
                                                              + ":/sbin:/usr/sbin")]
     if missing:
-        raise LabTrouble(f"not installed: {', '.join(missing)}; 'sh tests/run' installs them")
+        raise LabUnavailable(f"not installed: {', '.join(missing)}; 'sh tests/run' installs them")

@@ -11,7 +11,7 @@ import shutil
 import tempfile
 
 from ferrylab import paths, shell
-from ferrylab.trouble import LabTrouble
+from ferrylab.trouble import LabTrouble, LabUnavailable
 
 META_PACKAGE = "linux-image-cloud-amd64"
 
@@ -45,7 +45,7 @@ def newest_package():
     listing = shell.run("apt-cache", "depends", META_PACKAGE)
     found = re.search(r"Depends: (linux-image-\S+-cloud-amd64)", listing)
     if not found:
-        raise LabTrouble(f"apt does not know '{META_PACKAGE}'; run 'apt-get update' first")
+        raise LabUnavailable(f"apt does not know '{META_PACKAGE}'; run 'apt-get update' first")
     return found.group(1)
 
 
@@ -56,7 +56,10 @@ def fetch():
     version = re.search(r"Candidate: (\S+)", policy).group(1)
     folder = paths.CACHE / "kernel" / f"{package}_{version.replace(':', '_')}"
     if not folder.is_dir():
-        unpack_package(package, folder)
+        try:
+            unpack_package(package, folder)
+        except LabTrouble as trouble:
+            raise LabUnavailable(f"can not fetch {package}: {trouble}") from trouble
     return Kernel(folder)
 
 

@@ -14,7 +14,7 @@ from ferrylab.qemu import Qemu
 from ferrylab.site import Site
 from ferrylab.story import Story, print_table
 from ferrylab.trial import Trial
-from ferrylab.trouble import EmulatorCrashed, Failure, LabTrouble
+from ferrylab.trouble import EmulatorCrashed, Failure, LabTrouble, LabUnavailable
 
 SITES = {"lab": Site, "here": HereSite}
 VMMS = {"ferry": Ferry, "qemu": Qemu}
@@ -37,17 +37,18 @@ class Runner:
         self.logs_folder = pathlib.Path(logs_folder)
         self.site = None
         self.vmm = None
-        self.results = []  # (name, "passed" or "FAILED", seconds, remark)
+        self.results = []  # (name, "passed", "FAILED" or "skipped", seconds, remark)
         self.figures = []  # (name, what, value, unit)
 
     def run(self, scenarios):
-        """Runs them all; returns how many failed."""
+        """Runs them all; returns how many passed, failed and were skipped."""
         try:
             for name, scenario in scenarios.items():
                 self.run_one(name, scenario)
         finally:
             self.stop_site()
-        return sum(result[1] != "passed" for result in self.results)
+        verdicts = [result[1] for result in self.results]
+        return tuple(verdicts.count(verdict) for verdict in ("passed", "FAILED", "skipped"))
 
     def run_one(self, name, scenario):
         """Runs one scenario, again if the lab was at fault."""
@@ -65,6 +66,9 @@ class Runner:
                           f"{'; trying again' if attempt < ATTEMPTS_MAX else ''}.")
                 self.stop_site()
                 continue
+            except LabUnavailable as lack:
+                verdict, remark = "skipped", str(lack).splitlines()[0]
+                story.say(f"skipped: {lack}")
             except (Failure, LabTrouble) as failure:
                 verdict, remark = "FAILED", str(failure).splitlines()[0]
                 story.say(f"FAILED: {failure}")
@@ -72,7 +76,7 @@ class Runner:
                 verdict, remark = "FAILED", "the scenario itself is wrong"
                 traceback.print_exc(file=sys.stdout)
             break
-        if verdict != "passed":
+        if verdict == "FAILED":
             self.keep_logs(name)
             self.stop_site()
         self.results.append((name, verdict, time.monotonic() - started, remark))

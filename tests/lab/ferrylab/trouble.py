@@ -18,5 +18,9 @@ class LabTrouble(Exception):
     """The lab itself did not work: a missing package, an image that cannot be built."""
 
 
+class LabUnavailable(LabTrouble):
+    """This machine lacks what the lab is made of; its scenarios are skipped, with this reason."""
+
+
 class EmulatorCrashed(LabTrouble):
     """The emulator of a lab host died by itself: a bug of the emulator, not of Ferry."""

@@ -48,16 +48,20 @@ static void set_no_delay(int fd)
     setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
 }
 
-static void serve_one(int client, uint64_t period_ms, struct check_status *status)
+/* Serves until the peer is gone or another one calls: a guest that was brought back from a snapshot
+ * holds a connection of which its peer knows nothing. */
+static void serve_one(int client, int listener, uint64_t period_ms, struct check_status *status)
 {
     int pacer = pacer_open(period_ms * 1000);
-    struct pollfd fds[] = {{client, POLLIN, 0}, {pacer, POLLIN, 0}};
+    struct pollfd fds[] = {{client, POLLIN, 0}, {pacer, POLLIN, 0}, {listener, POLLIN, 0}};
     uint64_t sent = 0, returned = 0, errors = 0, number = 0;
     bool is_open = true;
 
     while (is_open) {
-        if (poll(fds, 2, -1) < 0) /* SIGUSR1 */
+        if (poll(fds, 3, -1) < 0) /* SIGUSR1 */
             continue;
+        if (fds[2].revents)
+            break;
         if (fds[0].revents) {
             is_open = read_number(client, &number);
             errors += is_open && number != ++returned;
@@ -95,7 +99,7 @@ int tcpserve_main(int argc, char **argv)
         if (client < 0)
             continue;
         set_no_delay(client);
-        serve_one(client, strtoull(argv[2], NULL, 10), &status);
+        serve_one(client, listener, strtoull(argv[2], NULL, 10), &status);
     }
 }
 
