@@ -213,6 +213,29 @@ struct err *page_index_find(struct page_index *index, uint64_t page,
     return NULL;
 }
 
+static bool follows(struct page_location first, struct page_location next, uint64_t distance)
+{
+    if (first.is_zero || next.is_zero)
+        return first.is_zero && next.is_zero;
+    return next.file == first.file && next.file_page == first.file_page + distance;
+}
+
+struct err *page_index_find_run(struct page_index *index, uint64_t page, uint64_t count_max,
+                                struct page_location *out_location, uint64_t *out_count)
+{
+    uint64_t count = 1;
+
+    TRY(page_index_find(index, page, out_location));
+    for (; count < count_max; count++) {
+        struct page_location next;
+        TRY(page_index_find(index, page + count, &next));
+        if (!follows(*out_location, next, count))
+            break;
+    }
+    *out_count = count;
+    return NULL;
+}
+
 struct err *page_index_builder_create(uint64_t page_count, struct page_index_builder **out_builder)
 {
     if (page_count == 0 || page_count > PAGES_MAX)

@@ -45,6 +45,10 @@ uint32_t page_index_file_count(const struct page_index *index);
 /* Verifies the chunk on its first use; ERR_INVALID when it is damaged or names a missing file. */
 ERR_RESULT page_index_find(struct page_index *index, uint64_t page,
                            struct page_location *out_location);
+/* The same, and how many pages from there on, at most count_max, follow one another in the same
+ * file or are all zero; each has a checksum of its own. */
+ERR_RESULT page_index_find_run(struct page_index *index, uint64_t page, uint64_t count_max,
+                               struct page_location *out_location, uint64_t *out_count);
 
 /* Writing: all entries in memory (16 bytes a page), then one file. */
 struct page_index_builder;

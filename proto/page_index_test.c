@@ -165,6 +165,33 @@ TEST(an_index_of_other_content_is_refused_by_its_head)
     close(fd);
 }
 
+TEST(a_run_ends_where_the_next_page_is_elsewhere)
+{
+    struct page_index_builder *builder;
+    struct page_index *index;
+    struct page_location location;
+    uint64_t checksum, count;
+    int fd = memfd_create("index", MFD_CLOEXEC);
+    ASSERT_OK(page_index_builder_create(10, &builder));
+    for (uint64_t page = 0; page < 6; page++) /* two files, then zero pages */
+        page_index_builder_set(builder, page,
+                               (struct page_location){.file = page >= 4, .file_page = page});
+    ASSERT_OK(page_index_builder_write(builder, 2, fd, "sample", &checksum));
+    page_index_builder_destroy(builder);
+    ASSERT_OK(page_index_open(fd, "sample", checksum, &index));
+
+    ASSERT_OK(page_index_find_run(index, 1, 10, &location, &count));
+    assert_int_equal(location.file_page, 1);
+    assert_int_equal(count, 3);
+    ASSERT_OK(page_index_find_run(index, 0, 2, &location, &count));
+    assert_int_equal(count, 2);
+    ASSERT_OK(page_index_find_run(index, 6, 4, &location, &count));
+    assert_true(location.is_zero);
+    assert_int_equal(count, 4);
+    page_index_close(index);
+    close(fd);
+}
+
 TEST(a_file_number_that_is_not_listed_is_refused)
 {
     struct page_index_builder *builder;
@@ -188,6 +215,7 @@ int main(void)
         cmocka_unit_test(a_flipped_bit_anywhere_that_is_used_is_noticed),
         cmocka_unit_test(a_file_cut_short_is_refused),
         cmocka_unit_test(an_index_of_other_content_is_refused_by_its_head),
+        cmocka_unit_test(a_run_ends_where_the_next_page_is_elsewhere),
         cmocka_unit_test(a_file_number_that_is_not_listed_is_refused),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -4,11 +4,11 @@
  */
 #include "snapshot/verify.h"
 
-#include <fcntl.h>
 #include <inttypes.h>
-#include <stdio.h>
+#include <stdlib.h>
 #include <xxhash.h>
 
+#include "base/checked_math.h"
 #include "base/file_io.h"
 #include "base/limits.h"
 #include "proto/page_index.h"
@@ -17,6 +17,7 @@
 #include "snapshot/snapshot_parts.h"
 
 #define PROBLEMS_TOLD_MAX 20u
+#define RUN_PAGES_MAX     ((uint64_t)256)
 
 /* Frees the error; ERR_NO_MEMORY is not the snapshot's fault and goes up. */
 static struct err *note(struct verify_report *report, struct err *problem)
@@ -31,49 +32,64 @@ static struct err *note(struct verify_report *report, struct err *problem)
     return err;
 }
 
-static struct err *verify_page(const Ferry__SnapshotManifest *manifest,
-                               struct snapshot_parts *parts, uint64_t page,
-                               struct verify_report *report)
+static struct err *verify_page(const char *file, struct page_index *index, uint64_t page,
+                               const uint8_t *content)
 {
     struct page_location location;
-    uint8_t content[PAGE_BYTES];
 
-    TRY(page_index_find(parts->index, page, &location));
-    if (location.is_zero) {
-        report->pages_zero++;
+    TRY(page_index_find(index, page, &location));
+    if (XXH3_64bits(content, PAGE_BYTES) == location.checksum)
         return NULL;
-    }
+    return err_new(ERR_INVALID,
+                   "page %" PRIu64 " is damaged: at %" PRIu64 " of part 'memory' of snapshot '%s'",
+                   page, location.file_page * PAGE_BYTES, file);
+}
+
+/* Pages that follow one another in one file; an error is of all of them. */
+static struct err *verify_run(const Ferry__SnapshotManifest *manifest, struct snapshot_parts *parts,
+                              uint64_t first, struct page_location location, uint64_t count,
+                              struct verify_report *report)
+{
     const char *file = manifest->page_files[location.file]->snapshot;
-    report->pages_read++;
-    TRY(file_read_at(parts->fds[location.file + 1], file, content, PAGE_BYTES,
+    CLEANUP(cleanup_free) uint8_t *content = malloc(count * PAGE_BYTES);
+
+    if (content == NULL)
+        return err_new(ERR_NO_MEMORY, "read a snapshot");
+    report->pages_read += count;
+    TRY(file_read_at(parts->fds[location.file + 1], file, content, count * PAGE_BYTES,
                      location.file_page * PAGE_BYTES));
-    if (XXH3_64bits(content, PAGE_BYTES) != location.checksum)
-        return err_new(ERR_INVALID,
-                       "page %" PRIu64 " is damaged: at %" PRIu64 " of part 'memory' of snapshot "
-                       "'%s'",
-                       page, location.file_page * PAGE_BYTES, file);
+    for (uint64_t i = 0; i < count; i++)
+        TRY(note(report, verify_page(file, parts->index, first + i, content + i * PAGE_BYTES)));
     return NULL;
 }
 
 /* A damaged chunk of the index is one problem, not one for each of its pages. */
+static struct err *verify_chunk(const Ferry__SnapshotManifest *manifest,
+                                struct snapshot_parts *parts, uint64_t first, uint64_t count,
+                                struct verify_report *report)
+{
+    for (uint64_t at = 0; at < count;) {
+        struct page_location location;
+        uint64_t run = 0;
+        TRY(page_index_find_run(parts->index, first + at, MIN(count - at, RUN_PAGES_MAX), &location,
+                                &run));
+        if (location.is_zero)
+            report->pages_zero += run;
+        else
+            TRY(note(report, verify_run(manifest, parts, first + at, location, run, report)));
+        at += run;
+    }
+    return NULL;
+}
+
 static struct err *verify_pages(const Ferry__SnapshotManifest *manifest,
                                 struct snapshot_parts *parts, struct verify_report *report)
 {
     uint64_t page_count = manifest_page_count(manifest);
 
-    for (size_t i = 1; i < parts->fd_count; i++)
-        (void)posix_fadvise(parts->fds[i], 0, 0, POSIX_FADV_SEQUENTIAL);
-    for (uint64_t page = 0; page < page_count; page++) {
-        struct page_location location;
-        struct err *err = NULL;
-        if (page % PAGE_INDEX_CHUNK_ENTRIES == 0)
-            err = page_index_find(parts->index, page, &location);
-        if (err != NULL) {
-            TRY(note(report, err));
-            page += PAGE_INDEX_CHUNK_ENTRIES - 1;
-            continue;
-        }
-        TRY(note(report, verify_page(manifest, parts, page, report)));
+    for (uint64_t page = 0; page < page_count; page += PAGE_INDEX_CHUNK_ENTRIES) {
+        uint64_t count = MIN((uint64_t)PAGE_INDEX_CHUNK_ENTRIES, page_count - page);
+        TRY(note(report, verify_chunk(manifest, parts, page, count, report)));
     }
     return NULL;
 }

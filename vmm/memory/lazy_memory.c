@@ -104,26 +104,6 @@ static void end(struct lazy_memory *lazy, struct err *err)
         lazy->on_end(lazy->context, err);
 }
 
-/* How many of the pages from `first` on follow one another in one file, at most `count`. */
-static struct err *find_run(struct loader *loader, uint64_t first, uint64_t count,
-                            struct page_location *out_location, uint64_t *out_run)
-{
-    uint64_t run = 1;
-
-    TRY(page_index_find(loader->index, first, out_location));
-    while (run < count) {
-        struct page_location next;
-        TRY(page_index_find(loader->index, first + run, &next));
-        if (next.is_zero != out_location->is_zero ||
-            (!next.is_zero &&
-             (next.file != out_location->file || next.file_page != out_location->file_page + run)))
-            break;
-        run++;
-    }
-    *out_run = run;
-    return NULL;
-}
-
 static struct err *read_run(struct loader *loader, uint64_t first, struct page_location location,
                             uint64_t run, uint8_t *out_data)
 {
@@ -150,7 +130,7 @@ static struct err *load_range(struct loader *loader, uint64_t first, uint64_t co
     for (uint64_t at = 0; at < count;) {
         struct page_location location;
         uint64_t run = 0;
-        TRY(find_run(loader, first + at, count - at, &location, &run));
+        TRY(page_index_find_run(loader->index, first + at, count - at, &location, &run));
         uint64_t offset = (first + at) * PAGE_BYTES;
         at += run;
         if (location.is_zero)
