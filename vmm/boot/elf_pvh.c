@@ -95,9 +95,11 @@ static bool find_entry(const uint8_t *notes, size_t len, uint64_t *out_entry)
             return false;
         if (type != NOTE_PHYS32_ENTRY || name_bytes != 4 || memcmp(name, "Xen", 4) != 0)
             continue;
+        if (value_bytes < 4)
+            return false;
         struct reader entry = reader_of(value, value_bytes);
         *out_entry = value_bytes >= 8 ? reader_le64(&entry) : reader_le32(&entry);
-        return reader_ok(&entry) && *out_entry <= UINT32_MAX;
+        return *out_entry <= UINT32_MAX;
     }
     return false;
 }
