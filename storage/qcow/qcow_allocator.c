@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * qcow_allocator.c - see qcow_allocator.h.
- * Tested by: qcow_oracle_test.c
+ * Tested by: qcow_flush_test.c and qcow_power_cut_test.c
  */
 #include "storage/qcow/qcow_allocator.h"
 

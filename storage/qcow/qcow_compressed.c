@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * qcow_compressed.c - see qcow_compressed.h.
- * Tested by: qcow_oracle_test.c
  */
 #include "storage/qcow/qcow_compressed.h"
 

@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * qcow_flush.c - see qcow_flush.h.
- * Tested by: qcow_oracle_test.c
  *
  * How it works. A power cut keeps any of the writes since the last barrier, in any order, torn
  * between sectors. What must hold in every such state: no cluster has a count below its

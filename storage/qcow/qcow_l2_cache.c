@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * qcow_l2_cache.c - see qcow_l2_cache.h.
- * Tested by: qcow_oracle_test.c
  */
 #include "storage/qcow/qcow_l2_cache.h"
 

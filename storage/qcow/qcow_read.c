@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * qcow_read.c - see qcow_read.h.
- * Tested by: qcow_oracle_test.c
+ * Tested by: qcow_image_test.c and qcow_oracle_test.c
  */
 #include "storage/qcow/qcow_read.h"
 

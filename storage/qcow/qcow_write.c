@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * qcow_write.c - see qcow_write.h.
- * Tested by: qcow_oracle_test.c
+ * Tested by: qcow_image_test.c and qcow_oracle_test.c
  *
  * A write into clusters that have no place of their own goes in four steps:
  *

@@ -1,0 +1,229 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/unit_test.h"
+#include "storage/qcow/qcow_create.h"
+#include "storage/qcow/qcow_flush.h"
+#include "storage/qcow/qcow_image.h"
+#include "storage/testing/host_file_fake.h"
+#include "storage/testing/qcow_checker.h"
+
+#define DISK_BYTES   (1u << 20)
+#define CLUSTER_BITS 12u
+#define PART_BYTES   2048u /* half a cluster: what a request of the sweep touches */
+#define PART_COUNT   (DISK_BYTES / PART_BYTES)
+
+struct fixture {
+    struct host_file *file; /* the disk's */
+    struct block *disk;
+    uint8_t *bytes; /* the image, once the disk is closed */
+    size_t len;
+};
+
+static void set_up(struct fixture *fixture)
+{
+    struct qcow_create_options options = {
+        .virtual_bytes = DISK_BYTES, .version = 3, .cluster_bits = CLUSTER_BITS};
+
+    *fixture = (struct fixture){.disk = NULL};
+    ASSERT_OK(host_file_fake_create(NULL, 0, &fixture->file));
+    ASSERT_OK(qcow_create(fixture->file, &options));
+    host_file_fake_keep(fixture->file, (void **)&fixture->bytes, &fixture->len);
+    ASSERT_OK(qcow_image_open(fixture->file, false, &fixture->disk));
+}
+
+static struct err *write_part(struct fixture *fixture, uint64_t part, uint8_t value)
+{
+    uint8_t data[PART_BYTES];
+    struct iovec iov = {data, sizeof(data)};
+
+    memset(data, value, sizeof(data));
+    return block_write(fixture->disk, &iov, 1, part * PART_BYTES);
+}
+
+static uint64_t syncs_of_flush(struct fixture *fixture)
+{
+    uint64_t before = host_file_fake_syncs(fixture->file);
+
+    ASSERT_OK(block_flush(fixture->disk));
+    return host_file_fake_syncs(fixture->file) - before;
+}
+
+TEST(a_flush_makes_at_most_two_barriers)
+{
+    struct fixture fixture;
+
+    set_up(&fixture);
+    assert_int_equal(syncs_of_flush(&fixture), 0);
+    ASSERT_OK(write_part(&fixture, 0, 1));
+    ASSERT_OK(write_part(&fixture, 300, 1));
+    assert_int_equal(syncs_of_flush(&fixture), 2);
+    assert_int_equal(syncs_of_flush(&fixture), 0);
+    ASSERT_OK(write_part(&fixture, 0, 2));
+    assert_int_equal(syncs_of_flush(&fixture), 1);
+    ASSERT_OK(block_discard(fixture.disk, 0, 4096));
+    ASSERT_OK(write_part(&fixture, 7, 2));
+    assert_int_equal(syncs_of_flush(&fixture), 2);
+    ASSERT_OK(block_close(fixture.disk));
+
+    struct qcow_verdict verdict = qcow_checker_run(fixture.bytes, fixture.len);
+    assert_int_equal(verdict.errors, 0);
+    assert_int_equal(verdict.leaks, 0);
+    free(fixture.bytes);
+}
+
+TEST(a_discarded_cluster_is_used_again_only_after_a_flush)
+{
+    struct fixture fixture;
+    uint64_t size_before, size_after;
+
+    set_up(&fixture);
+    for (uint64_t part = 0; part < 8; part++)
+        ASSERT_OK(write_part(&fixture, part, 1));
+    ASSERT_OK(block_flush(fixture.disk));
+    ASSERT_OK(host_file_size(fixture.file, &size_before));
+
+    ASSERT_OK(block_discard(fixture.disk, 0, 2 * 4096));
+    ASSERT_OK(write_part(&fixture, 100, 2));
+    ASSERT_OK(host_file_size(fixture.file, &size_after));
+    assert_true(size_after > size_before);
+
+    ASSERT_OK(block_flush(fixture.disk));
+    ASSERT_OK(host_file_size(fixture.file, &size_before));
+    ASSERT_OK(write_part(&fixture, 200, 3));
+    ASSERT_OK(write_part(&fixture, 210, 3));
+    ASSERT_OK(host_file_size(fixture.file, &size_after));
+    assert_int_equal(size_after, size_before);
+    ASSERT_OK(block_close(fixture.disk));
+    assert_int_equal(qcow_checker_run(fixture.bytes, fixture.len).leaks, 0);
+    free(fixture.bytes);
+}
+
+TEST(a_failed_barrier_is_never_taken_back)
+{
+    struct fixture fixture;
+
+    set_up(&fixture);
+    ASSERT_OK(write_part(&fixture, 0, 1));
+    uint64_t to_sync = 1; /* the counts are written first */
+    host_file_fake_fail(fixture.file, FAKE_FAULT_IO, to_sync, 1);
+    assert_fails(block_flush(fixture.disk), ERR_IO);
+    assert_fails(block_flush(fixture.disk), ERR_IO);
+    assert_fails(block_close(fixture.disk), ERR_IO);
+    assert_int_equal(qcow_checker_run(fixture.bytes, fixture.len).errors, 0);
+    free(fixture.bytes);
+}
+
+TEST(a_write_that_fails_in_a_flush_is_made_by_the_next)
+{
+    struct fixture fixture;
+
+    set_up(&fixture);
+    ASSERT_OK(write_part(&fixture, 0, 1));
+    host_file_fake_fail(fixture.file, FAKE_FAULT_SHORT_WRITE, 0, 1);
+    assert_fails(block_flush(fixture.disk), ERR_IO);
+    assert_int_equal(syncs_of_flush(&fixture), 2);
+    ASSERT_OK(block_close(fixture.disk));
+    struct qcow_verdict verdict = qcow_checker_run(fixture.bytes, fixture.len);
+    assert_int_equal(verdict.errors, 0);
+    assert_int_equal(verdict.leaks, 0);
+    free(fixture.bytes);
+}
+
+/* After a request that failed its bytes are old or new. */
+static void learn_part(struct fixture *fixture, uint8_t *model, uint64_t part, uint8_t value)
+{
+    uint8_t data[PART_BYTES];
+    struct iovec iov = {data, sizeof(data)};
+
+    ASSERT_OK(block_read(fixture->disk, &iov, 1, part * PART_BYTES));
+    for (size_t i = 0; i < sizeof(data); i++) {
+        uint8_t *known = model + part * PART_BYTES + i;
+        assert_true(data[i] == *known || data[i] == value);
+        *known = data[i];
+    }
+}
+
+static void sweep_request(struct fixture *fixture, uint8_t *model, unsigned step)
+{
+    uint64_t part = (uint64_t)step * 37 % PART_COUNT;
+    if (step % 3 == 0)
+        part &= ~(uint64_t)1;
+    uint8_t value = step % 5 == 3 ? 0 : (uint8_t)(step + 1);
+    struct err *err;
+
+    if (step % 7 == 6) {
+        err_free(block_flush(fixture->disk));
+        return;
+    }
+    if (step % 5 == 3)
+        err = block_write_zeroes(fixture->disk, part * PART_BYTES, PART_BYTES, step % 2 == 0);
+    else
+        err = write_part(fixture, part, value);
+    if (err == NULL)
+        memset(model + part * PART_BYTES, value, PART_BYTES);
+    else
+        learn_part(fixture, model, part, value);
+    err_free(err);
+}
+
+static void check_sweep(const struct fixture *fixture, const uint8_t *model, bool is_complete)
+{
+    struct qcow_verdict verdict = qcow_checker_run(fixture->bytes, fixture->len);
+
+    if (verdict.errors > 0)
+        fail_msg("%s", verdict.first);
+    for (uint64_t at = 0; is_complete && at < DISK_BYTES; at += 512) {
+        uint8_t sector[512] = {0};
+        if (qcow_checker_read(fixture->bytes, fixture->len, at, sector) != QCOW_SECTOR_DATA)
+            memset(sector, 0, sizeof(sector));
+        assert_memory_equal(sector, model + at, sizeof(sector));
+    }
+}
+
+static uint64_t sweep(enum fake_fault fault, uint64_t ordinal, uint64_t count)
+{
+    struct fixture fixture;
+    uint8_t *model = calloc(1, DISK_BYTES);
+
+    assert_non_null(model);
+    set_up(&fixture);
+    uint64_t first = host_file_fake_operations(fixture.file);
+    host_file_fake_fail(fixture.file, fault, ordinal, count);
+    for (unsigned step = 0; step < 120; step++)
+        sweep_request(&fixture, model, step);
+    uint64_t operations = host_file_fake_operations(fixture.file) - first;
+    struct err *err = block_close(fixture.disk);
+    check_sweep(&fixture, model, err == NULL);
+    err_free(err);
+    free(fixture.bytes);
+    free(model);
+    return operations;
+}
+
+TEST(every_host_operation_may_fail_once)
+{
+    uint64_t operations = sweep(FAKE_FAULT_NONE, 0, 0);
+
+    assert_true(operations > 100);
+    for (uint64_t ordinal = 0; ordinal < operations; ordinal++) {
+        (void)sweep(FAKE_FAULT_IO, ordinal, 1);
+        (void)sweep(FAKE_FAULT_SHORT_WRITE, ordinal, 1);
+        if (ordinal % 8 == 0)
+            (void)sweep(FAKE_FAULT_SHORT_WRITE, ordinal, UINT64_MAX / 2);
+    }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(a_flush_makes_at_most_two_barriers),
+        cmocka_unit_test(a_discarded_cluster_is_used_again_only_after_a_flush),
+        cmocka_unit_test(a_failed_barrier_is_never_taken_back),
+        cmocka_unit_test(a_write_that_fails_in_a_flush_is_made_by_the_next),
+        cmocka_unit_test(every_host_operation_may_fail_once),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -1,0 +1,259 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * qcow_image_test.c - one image under several threads.
+ *
+ * Each sector carries a stamp (writer, serial, sector). Writers own interleaved sectors of shared
+ * clusters, so that every cluster is allocated by requests that race, next to discards and flushes.
+ */
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/thread.h"
+#include "base/unit_test.h"
+#include "storage/block_memory.h"
+#include "storage/qcow/qcow_create.h"
+#include "storage/qcow/qcow_image.h"
+#include "storage/testing/host_file_fake.h"
+#include "storage/testing/qcow_checker.h"
+
+#define SECTOR_BYTES  512u
+#define DISK_BYTES    (2u << 20)
+#define SECTOR_COUNT  (DISK_BYTES / SECTOR_BYTES)
+#define WRITER_COUNT  4u
+#define ROUNDS        15000u
+#define BACKING_STAMP ((uint64_t)1 << 62)
+#define SHARED_FIRST  (SECTOR_COUNT * 3 / 4) /* everybody writes here */
+
+struct fixture {
+    struct block *disk;
+    uint64_t expected[SECTOR_COUNT]; /* each element belongs to the sector's owner */
+};
+
+struct worker {
+    struct fixture *fixture;
+    uint64_t number;
+    bool has_failed;
+};
+
+static void stamp_sector(uint8_t *sector, uint64_t stamp)
+{
+    for (unsigned i = 0; i < SECTOR_BYTES; i += 8)
+        memcpy(sector + i, &stamp, 8);
+}
+
+static uint64_t stamp_of(const uint8_t *sector)
+{
+    uint64_t stamp;
+
+    memcpy(&stamp, sector, 8);
+    for (unsigned i = 8; i < SECTOR_BYTES; i += 8)
+        if (memcmp(sector + i, &stamp, 8) != 0)
+            return UINT64_MAX;
+    return stamp;
+}
+
+static bool succeeds(struct err *err)
+{
+    bool is_ok = err == NULL;
+
+    err_free(err);
+    return is_ok;
+}
+
+/* A sector of the worker's own: every WRITER_COUNT-th, so neighbours in a cluster are others'. */
+static bool own_request(struct worker *worker, uint64_t round, uint64_t random)
+{
+    struct fixture *fixture = worker->fixture;
+    uint64_t sector = random % (SHARED_FIRST / WRITER_COUNT) * WRITER_COUNT + worker->number;
+    uint8_t data[SECTOR_BYTES];
+    struct iovec iov = {data, sizeof(data)};
+
+    if (round % 3 == 0) {
+        if (!succeeds(block_read(fixture->disk, &iov, 1, sector * SECTOR_BYTES)))
+            return false;
+        return stamp_of(data) == fixture->expected[sector];
+    }
+    uint64_t stamp = round % 7 == 1 ? 0 : (worker->number + 1) << 40 | round << 20 | sector;
+    fixture->expected[sector] = stamp;
+    if (stamp == 0)
+        return succeeds(
+            block_write_zeroes(fixture->disk, sector * SECTOR_BYTES, SECTOR_BYTES, true));
+    stamp_sector(data, stamp);
+    return succeeds(block_write(fixture->disk, &iov, 1, sector * SECTOR_BYTES));
+}
+
+/* Overlapping writes, zeroes and discards of several clusters: a sector is whole, whoever won. */
+static bool shared_request(struct worker *worker, uint64_t round, uint64_t random)
+{
+    struct fixture *fixture = worker->fixture;
+    uint64_t count = 1 + random % 24;
+    uint64_t first = SHARED_FIRST + random / 64 % (SECTOR_COUNT - SHARED_FIRST - count);
+    uint8_t data[24 * SECTOR_BYTES];
+    struct iovec iov = {data, (size_t)count * SECTOR_BYTES};
+
+    switch (round % 5) {
+    case 0:
+        return succeeds(block_discard(fixture->disk, first * SECTOR_BYTES, count * SECTOR_BYTES));
+    case 1:
+        return succeeds(block_write_zeroes(fixture->disk, first * SECTOR_BYTES,
+                                           count * SECTOR_BYTES, random % 2 == 0));
+    case 2:
+        if (!succeeds(block_read(fixture->disk, &iov, 1, first * SECTOR_BYTES)))
+            return false;
+        for (uint64_t i = 0; i < count; i++) {
+            uint64_t stamp = stamp_of(data + i * SECTOR_BYTES);
+            bool is_ours = (stamp & 0xfffff) == first + i && stamp >> 40 <= WRITER_COUNT + 1;
+            if (stamp != 0 && stamp != BACKING_STAMP + first + i && !is_ours)
+                return false;
+        }
+        return true;
+    default:
+        for (uint64_t i = 0; i < count; i++)
+            stamp_sector(data + i * SECTOR_BYTES,
+                         (worker->number + 1) << 40 | round << 20 | (first + i));
+        return succeeds(block_write(fixture->disk, &iov, 1, first * SECTOR_BYTES));
+    }
+}
+
+static void work(void *argument)
+{
+    struct worker *worker = argument;
+    uint64_t random = worker->number * 7919 + 12345;
+
+    for (uint64_t round = 0; round < ROUNDS && !worker->has_failed; round++) {
+        random ^= random << 13;
+        random ^= random >> 7;
+        random ^= random << 17;
+        bool is_ok = round % 2 == 0 ? own_request(worker, round / 2, random >> 8)
+                                    : shared_request(worker, round / 2, random >> 8);
+        if (random % 16 == 0)
+            is_ok = is_ok && succeeds(block_flush(worker->fixture->disk));
+        worker->has_failed = !is_ok;
+    }
+}
+
+/* Overlapping reads and writes of one host sector may tear; the file's own lock is per request,
+ * and no request here is split inside a sector. */
+static void stress(unsigned cluster_bits, bool has_backing)
+{
+    struct fixture *fixture = calloc(1, sizeof(*fixture));
+    struct worker workers[WRITER_COUNT] = {0};
+    struct thread *threads[WRITER_COUNT];
+    struct host_file *file = NULL;
+    struct block *backing = NULL;
+    uint8_t *bytes = NULL;
+    size_t len = 0;
+
+    assert_non_null(fixture);
+    ASSERT_OK(host_file_fake_create(NULL, 0, &file));
+    host_file_fake_keep(file, (void **)&bytes, &len);
+    ASSERT_OK(qcow_create(file, &(struct qcow_create_options){
+                                    .virtual_bytes = DISK_BYTES,
+                                    .version = 3,
+                                    .cluster_bits = cluster_bits,
+                                    .backing_name = has_backing ? "base" : NULL,
+                                    .backing_format = "raw",
+                                }));
+    ASSERT_OK(qcow_image_open(file, false, &fixture->disk));
+    if (has_backing) {
+        ASSERT_OK(block_memory_create(DISK_BYTES, &backing));
+        for (uint64_t i = 0; i < SECTOR_COUNT; i++) {
+            fixture->expected[i] = BACKING_STAMP + i;
+            stamp_sector(block_memory_bytes(backing) + i * SECTOR_BYTES, BACKING_STAMP + i);
+        }
+        qcow_image_set_backing(fixture->disk, backing);
+    }
+
+    for (unsigned i = 0; i < WRITER_COUNT; i++) {
+        workers[i] = (struct worker){.fixture = fixture, .number = i};
+        ASSERT_OK(thread_create(ROLE_TEST, i, work, &workers[i], &threads[i]));
+    }
+    for (unsigned i = 0; i < WRITER_COUNT; i++)
+        thread_join(threads[i]);
+
+    for (unsigned i = 0; i < WRITER_COUNT; i++)
+        assert_false(workers[i].has_failed);
+    for (uint64_t i = 0; i < SHARED_FIRST; i++) {
+        uint8_t data[SECTOR_BYTES];
+        struct iovec iov = {data, sizeof(data)};
+        ASSERT_OK(block_read(fixture->disk, &iov, 1, i * SECTOR_BYTES));
+        assert_int_equal(stamp_of(data), fixture->expected[i]);
+    }
+    ASSERT_OK(block_close(fixture->disk));
+    struct qcow_verdict verdict = qcow_checker_run(bytes, len);
+    if (verdict.errors > 0)
+        fail_msg("%s", verdict.first);
+    assert_int_equal(verdict.leaks, 0);
+    free(bytes);
+    free(fixture);
+}
+
+TEST(racing_requests_of_a_plain_image_leave_each_sector_right)
+{
+    stress(12, false);
+}
+
+TEST(racing_requests_of_an_overlay_leave_each_sector_right)
+{
+    stress(13, true);
+}
+
+TEST(racing_requests_in_large_clusters_leave_each_sector_right)
+{
+    stress(16, true);
+}
+
+TEST(a_sealed_image_is_clean_and_refuses_writes)
+{
+    struct host_file *file = NULL;
+    struct block *disk = NULL;
+    uint8_t data[SECTOR_BYTES] = {1};
+    struct iovec iov = {data, sizeof(data)};
+
+    ASSERT_OK(host_file_fake_create(NULL, 0, &file));
+    ASSERT_OK(qcow_create(file, &(struct qcow_create_options){.virtual_bytes = DISK_BYTES,
+                                                              .version = 3,
+                                                              .cluster_bits = 16}));
+    ASSERT_OK(qcow_image_open(file, false, &disk));
+    ASSERT_OK(block_write(disk, &iov, 1, 0));
+    ASSERT_OK(qcow_image_seal(disk));
+    uint64_t operations = host_file_fake_operations(file);
+
+    assert_fails(block_write(disk, &iov, 1, 0), ERR_STATE);
+    assert_fails(block_discard(disk, 0, DISK_BYTES), ERR_STATE);
+    ASSERT_OK(block_flush(disk));
+    assert_int_equal(host_file_fake_operations(file), operations);
+    ASSERT_OK(block_close(disk));
+}
+
+TEST(a_discard_of_a_whole_empty_disk_writes_nothing)
+{
+    struct host_file *file = NULL;
+    struct block *disk = NULL;
+
+    ASSERT_OK(host_file_fake_create(NULL, 0, &file));
+    ASSERT_OK(qcow_create(file, &(struct qcow_create_options){.virtual_bytes = (uint64_t)1 << 40,
+                                                              .version = 3,
+                                                              .cluster_bits = 16}));
+    ASSERT_OK(qcow_image_open(file, false, &disk));
+    uint64_t operations = host_file_fake_operations(file);
+
+    ASSERT_OK(block_discard(disk, 0, (uint64_t)1 << 40));
+    ASSERT_OK(block_write_zeroes(disk, 0, (uint64_t)1 << 40, true));
+    ASSERT_OK(block_flush(disk));
+    assert_int_equal(host_file_fake_operations(file), operations);
+    ASSERT_OK(block_close(disk));
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(racing_requests_of_a_plain_image_leave_each_sector_right),
+        cmocka_unit_test(racing_requests_of_an_overlay_leave_each_sector_right),
+        cmocka_unit_test(racing_requests_in_large_clusters_leave_each_sector_right),
+        cmocka_unit_test(a_sealed_image_is_clean_and_refuses_writes),
+        cmocka_unit_test(a_discard_of_a_whole_empty_disk_writes_nothing),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
