@@ -38,6 +38,8 @@ def enter():
 class HereSite:
     """Three namespaces with cables between them; the interface is that of Site."""
 
+    downtime_ms = 300
+
     def __init__(self, build_folder):
         images.require(NEEDED)
         self.kernel = kernel.fetch()

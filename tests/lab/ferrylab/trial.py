@@ -124,8 +124,9 @@ class Trial:
         self.watch.forget()
         started = time.monotonic()
         self.vmm.start_migration(self.machine, source, target)
-        self.vmm.finish_migration(source)
+        told = self.vmm.finish_migration(source)
         self.story.figure("migration took", time.monotonic() - started, "s")
+        self.tell(told)
         self.host = target
         self.check_one_owner(source, target)
         self.verify()
