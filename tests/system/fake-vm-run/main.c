@@ -70,6 +70,8 @@ static void report(struct machine_fake *machine)
     (void)snprintf(line, sizeof(line), "pattern ms=%" PRIu64 " pass=1 edge=%" PRIu64 " bad=%d\n",
                    clock_monotonic_ns() / NS_PER_MS, steps, is_bad);
     machine_fake_say(machine, line);
+    (void)fputs(line, stdout);
+    (void)fflush(stdout);
     if (is_bad)
         log_err(LOG_ERROR, "memory is wrong", err);
     else
