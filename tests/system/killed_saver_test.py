@@ -76,6 +76,7 @@ class Killed(Case):
         self.boot(host, memory=32)
         host.run("vm-save", "m")
         host.run("vm-ctl", "quit", "m", "--wait", "10")
+        host.wait_for_processes(0)
         for step in ("configure", "load the state", "give the memory", "resume"):
             with self.subTest(step=step):
                 restorer = host.start("vm-restore", "m", stop_at=step)

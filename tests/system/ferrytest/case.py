@@ -14,7 +14,9 @@ import tempfile
 import unittest
 
 from ferrytest.host import BUILD, Host
+from ferrytest.link import Link
 from ferrytest.machine import Guest, boot
+from ferrytest.receiver import introduce
 
 MACHINE = os.environ.get("FERRY_TEST_MACHINE", "kvm")
 PROGRAMS = {"kvm": BUILD / "bin" / "vm-run", "fake": BUILD / "tests" / "fake-vm-run"}
@@ -51,6 +53,18 @@ class Case(unittest.TestCase):
         host = Host(self.folder / name, PROGRAMS[MACHINE])
         self.addCleanup(host.close)
         return host
+
+    def hosts(self):
+        """Two hosts that may move machines to each other."""
+        source, target = self.host("source"), self.host("target")
+        introduce(source, target)
+        return source, target
+
+    def link(self, receiver, fault, after_bytes):
+        """A faulty link to a receiver."""
+        link = Link(receiver.port, fault, after_bytes)
+        self.addCleanup(link.close)
+        return link
 
     def boot(self, host, name="m", **settings):
         """A machine at work."""

@@ -25,9 +25,13 @@ class Host:
             path.mkdir(parents=True)
             self.env[f"FERRY_{kind}_DIR"] = str(path)
 
+    def program_path(self, program):
+        """Where one of Ferry's programs is."""
+        return BUILD / "bin" / program
+
     def start(self, program, *words, stop_at=None, env=None):
         """Starts one of Ferry's programs, or any other by path; stop_at: stops at that step."""
-        path = BUILD / "bin" / program
+        path = self.program_path(program)
         environment = dict(self.env, **(env or {}))
         if stop_at is not None:
             environment["FERRY_TEST_STOP_AT"] = stop_at

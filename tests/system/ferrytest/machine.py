@@ -118,11 +118,11 @@ def boot_payload(host, name, memory=64, rate=2000, disk=None, jobs=("pattern", "
              "sleep=1", options]
     if second_jobs:
         words += [f"cpu1={','.join(second_jobs)}", "cpus=2"]
-    arguments = ["--name", name, "--memory", memory, "--vcpus", 2 if second_jobs else 1,
+    arguments = ["--name", name, "--memory", memory, "--cpus", 2 if second_jobs else 1,
                  "--kernel", BUILD / "guests" / "payload.elf", "--append", " ".join(words),
                  "--console", "none", *arguments]
     if disk is not None:
-        arguments += ["--disk", disk]
+        arguments += ["--disk", f"id=vda,path={disk},format=raw"]
     host.start("vm-run", *arguments)
     host.wait_for_state(name, "running")
     return Guest(host, name, (*jobs, *second_jobs))
