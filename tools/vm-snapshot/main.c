@@ -49,7 +49,7 @@ static struct err *verify(const char *const *operands, size_t operand_count)
     return snapshot_command_verify(&settings, operands[0]);
 }
 
-static struct err *delete (const char *const *operands, size_t operand_count)
+static struct err *delete(const char *const *operands, size_t operand_count)
 {
     (void)operand_count;
     return snapshot_command_delete(&settings, operands[0]);

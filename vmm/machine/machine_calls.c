@@ -47,7 +47,7 @@ static size_t fill_counters(const struct machine_control *control, Ferry__Counte
 
 #define X(field, counter_unit)                                                                     \
     ferry__counter__init(&counters[count]);                                                        \
-    counters[count].name = (char *)(uintptr_t) #field;                                             \
+    counters[count].name = (char *)(uintptr_t)#field;                                              \
     counters[count].unit = (char *)(uintptr_t)(counter_unit);                                      \
     counters[count++].value = control->counters.field;
     MACHINE_COUNTERS(X)

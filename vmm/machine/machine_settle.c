@@ -111,7 +111,8 @@ static struct err *spawn(struct machine_settle *settle)
     settle->pid_fd = (int)syscall(SYS_pidfd_open, settle->pid, 0);
     if (settle->pid_fd < 0)
         return err_errno(errno, "watch '%s --settle %s'", path, settle->name);
-    return event_loop_watch(settle->loop, settle->pid_fd, EPOLLIN, on_ended, settle, &settle->watch);
+    return event_loop_watch(settle->loop, settle->pid_fd, EPOLLIN, on_ended, settle,
+                            &settle->watch);
 }
 
 static void on_timer(void *context)

@@ -111,8 +111,11 @@ void virtio_pci_after_config_write(struct pci_function *function, uint8_t offset
 
 #define VIRTIO_FUNCTION_OPS(text)                                                                  \
     {                                                                                              \
-        .name = (text), .bar_read = virtio_pci_bar_read, .bar_write = virtio_pci_bar_write,        \
-        .bar_moved = virtio_pci_bar_moved, .before_config_read = virtio_pci_before_config_read,    \
+        .name = (text),                                                                            \
+        .bar_read = virtio_pci_bar_read,                                                           \
+        .bar_write = virtio_pci_bar_write,                                                         \
+        .bar_moved = virtio_pci_bar_moved,                                                         \
+        .before_config_read = virtio_pci_before_config_read,                                       \
         .after_config_write = virtio_pci_after_config_write,                                       \
     }
 
