@@ -18,6 +18,7 @@
 
 #define STATUS_OUTPUT_FULL 0x01u
 #define STATUS_SYSTEM      0x04u /* self test passed */
+#define STATUS_UNLOCKED    0x10u /* the key of the keyboard lock */
 
 #define COMMAND_READ_CONFIG  0x20u
 #define COMMAND_WRITE_CONFIG 0x60u
@@ -26,10 +27,12 @@
 #define COMMAND_TEST_PORT    0xabu
 #define COMMAND_READ_OUTPUT  0xd0u
 #define COMMAND_WRITE_OUTPUT 0xd1u
+#define COMMAND_LOOP_MOUSE   0xd3u
 #define COMMAND_PULSE_RESET  0xfeu
 
 #define ANSWER_SELF_TEST_PASSED 0x55u
 #define ANSWER_PORT_PASSED      0x00u
+#define ANSWER_PORT_DEAD        0x01u /* its clock line is stuck */
 #define OUTPUT_NOT_RESET        0x01u
 #define OUTPUT_A20              0x02u
 
@@ -73,6 +76,8 @@ static void data_write(void *context, uint64_t offset, const uint8_t *data, size
     (void)len;
     if (i8042->command == COMMAND_WRITE_CONFIG)
         i8042->config = data[0];
+    else if (i8042->command == COMMAND_LOOP_MOUSE)
+        answer(i8042, data[0]); /* as if from the keyboard: there is no mouse port */
     else if (i8042->command == COMMAND_WRITE_OUTPUT && (data[0] & OUTPUT_NOT_RESET) == 0)
         host->request_reset(host->machine);
     i8042->command = 0;
@@ -84,7 +89,7 @@ static void command_read(void *context, uint64_t offset, uint8_t *out_data, size
 
     (void)offset;
     (void)len;
-    out_data[0] = STATUS_SYSTEM | (i8042->has_output ? STATUS_OUTPUT_FULL : 0);
+    out_data[0] = STATUS_SYSTEM | STATUS_UNLOCKED | (i8042->has_output ? STATUS_OUTPUT_FULL : 0);
 }
 
 static void command_write(void *context, uint64_t offset, const uint8_t *data, size_t len)
@@ -98,11 +103,12 @@ static void command_write(void *context, uint64_t offset, const uint8_t *data, s
     switch (data[0]) {
     case COMMAND_READ_CONFIG: answer(i8042, i8042->config); break;
     case COMMAND_SELF_TEST: answer(i8042, ANSWER_SELF_TEST_PASSED); break;
-    case COMMAND_TEST_MOUSE:
+    case COMMAND_TEST_MOUSE: answer(i8042, ANSWER_PORT_DEAD); break;
     case COMMAND_TEST_PORT: answer(i8042, ANSWER_PORT_PASSED); break;
     case COMMAND_READ_OUTPUT: answer(i8042, OUTPUT_NOT_RESET | OUTPUT_A20); break;
     case COMMAND_WRITE_CONFIG:
-    case COMMAND_WRITE_OUTPUT: i8042->command = data[0]; break;
+    case COMMAND_WRITE_OUTPUT:
+    case COMMAND_LOOP_MOUSE: i8042->command = data[0]; break;
     case COMMAND_PULSE_RESET: host->request_reset(host->machine); break;
     default: break;
     }

@@ -63,6 +63,21 @@ TEST(a_self_test_is_answered_at_once)
     bench_finish(&bench);
 }
 
+TEST(a_mouse_port_is_found_missing_without_waiting)
+{
+    struct bench bench;
+    bench_init(&bench);
+
+    device_host_fake_out(&bench.fake, PORT_I8042_COMMAND, 0xd3, 1);
+    device_host_fake_out(&bench.fake, PORT_I8042_DATA, 0x5a, 1);
+    assert_int_equal(device_host_fake_in(&bench.fake, PORT_I8042_COMMAND, 1) & 0x21, 0x01);
+    assert_int_equal(device_host_fake_in(&bench.fake, PORT_I8042_DATA, 1), 0x5a);
+    device_host_fake_out(&bench.fake, PORT_I8042_COMMAND, 0xa9, 1);
+
+    assert_int_equal(device_host_fake_in(&bench.fake, PORT_I8042_DATA, 1), 0x01);
+    bench_finish(&bench);
+}
+
 TEST(state_moves_to_another_controller)
 {
     struct bench source;
@@ -98,6 +113,7 @@ int main(void)
         cmocka_unit_test(the_reset_command_asks_for_a_reset),
         cmocka_unit_test(the_reset_bit_of_the_output_port_does_too),
         cmocka_unit_test(a_self_test_is_answered_at_once),
+        cmocka_unit_test(a_mouse_port_is_found_missing_without_waiting),
         cmocka_unit_test(state_moves_to_another_controller),
         cmocka_unit_test(bytes_that_are_none_are_refused),
     };
