@@ -52,7 +52,7 @@ static void on_deadline(void *context)
     end(context, "the guest did not switch itself off in time");
 }
 
-/* SIGTERM asks the guest first; asked again, or by SIGINT or SIGHUP, it is not. */
+/* SIGTERM asks a guest that listens; asked again, or by SIGINT or SIGHUP, it is not. */
 static void on_signal(void *context, uint32_t events)
 {
     struct run *run = context;
@@ -61,12 +61,11 @@ static void on_signal(void *context, uint32_t events)
     (void)events;
     if (read(run->signal_fd, &info, sizeof(info)) != (ssize_t)sizeof(info))
         return;
-    if (info.ssi_signo != SIGTERM || run->is_asked) {
+    if (info.ssi_signo != SIGTERM || run->is_asked || !machine_control_power_button(run->control)) {
         end(run, strsignal((int)info.ssi_signo));
         return;
     }
     run->is_asked = true;
-    machine_control_power_button(run->control);
     event_timer_arm(run->deadline, clock_monotonic_ns() + POWER_OFF_NS);
 }
 

@@ -32,9 +32,9 @@
 #define FADT_SLP_BUTTON (1u << 5)
 #define FADT_RESET_REG  (1u << 10)
 
-/* 5.2.9.3: IA-PC boot architecture flags. */
+/* 5.2.9.3: IA-PC boot architecture flags. 8042 is clear, so that no driver spends seconds on
+ * probing for a keyboard; the port of the reset register answers all the same. */
 #define BOOT_LEGACY_DEVICES 1u
-#define BOOT_8042           2u
 #define BOOT_NO_VGA         4u
 
 #define ADDRESS_SPACE_IO 1u
@@ -139,7 +139,7 @@ static void build_fadt(struct writer *out, uint64_t dsdt)
     writer_le16(w, 0xfff);
     writer_bytes(w, (uint8_t[8]){0}, 8); /* flushing, duty, alarms */
     writer_u8(w, 0);                     /* century register */
-    writer_le16(w, BOOT_LEGACY_DEVICES | BOOT_8042 | BOOT_NO_VGA);
+    writer_le16(w, BOOT_LEGACY_DEVICES | BOOT_NO_VGA);
     writer_u8(w, 0);
     writer_le32(w, FADT_WBINVD | FADT_PROC_C1 | FADT_SLP_BUTTON | FADT_RESET_REG);
     generic_address(w, 8, PORT_I8042_COMMAND);

@@ -387,11 +387,12 @@ uint64_t machine_last_exit_ns(const struct machine *machine)
     return vcpu_set_last_exit_ns(machine->vcpus);
 }
 
-void machine_power_button(struct machine *machine)
+bool machine_power_button(struct machine *machine)
 {
     lock_acquire(&machine->device_lock);
-    acpi_pm_power_button(machine->power);
+    bool is_heard = acpi_pm_power_button(machine->power);
     lock_release(&machine->device_lock);
+    return is_heard;
 }
 
 const char *machine_failure(const struct machine *machine)

@@ -80,7 +80,8 @@ ERR_RESULT machine_describe(const struct machine *machine,
 struct guest_memory *machine_memory(struct machine *machine);
 struct dirty_tracker *machine_tracker(struct machine *machine);
 ERR_RESULT machine_open_console(struct machine *machine, int *out_fd); /* a stream; the caller's */
-void machine_power_button(struct machine *machine);
+/* False: nobody in the guest listens to it. */
+bool machine_power_button(struct machine *machine);
 /* It can not run on: stands still from here on, as failed. */
 void machine_give_up(struct machine *machine, const char *reason);
 /* CLOCK_MONOTONIC just before the first entry into the guest since the boot or load, 0 before it;

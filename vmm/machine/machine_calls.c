@@ -174,7 +174,7 @@ struct err *machine_call_power_button(struct machine_control *control, struct ma
     (void)call;
     TRY(machine_control_expect(control, FERRY__CONTROL_RUN_STATE__RUN_STATE_RUNNING,
                                "press the power button"));
-    machine_power_button(control->machine);
+    (void)machine_power_button(control->machine);
     return NULL;
 }
 

@@ -163,10 +163,10 @@ struct err *machine_control_boot(struct machine_control *control,
     return machine_control_run(control);
 }
 
-void machine_control_power_button(struct machine_control *control)
+bool machine_control_power_button(struct machine_control *control)
 {
-    if (control->machine != NULL)
-        machine_power_button(control->machine);
+    return control->run_state == FERRY__CONTROL_RUN_STATE__RUN_STATE_RUNNING &&
+           machine_power_button(control->machine);
 }
 
 static void handle(struct control_handler *handler, struct control_call *call,

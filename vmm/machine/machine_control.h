@@ -13,6 +13,7 @@
 #ifndef VMM_MACHINE_MACHINE_CONTROL_H
 #define VMM_MACHINE_MACHINE_CONTROL_H
 
+#include <stdbool.h>
 #include <stddef.h>
 
 #include "base/err.h"
@@ -40,6 +41,7 @@ ERR_RESULT machine_control_boot(struct machine_control *control,
                                 const Ferry__MachineDescription *description, const int *tap_fds,
                                 size_t tap_fd_count);
 
-void machine_control_power_button(struct machine_control *control);
+/* False: nobody listens to it. */
+bool machine_control_power_button(struct machine_control *control);
 
 #endif

@@ -8,6 +8,7 @@
  * Tested by: tests/system.
  */
 #include <string.h>
+#include <unistd.h>
 
 #include "base/log.h"
 #include "vmm/bus/pci_bus.h"
@@ -22,6 +23,7 @@
 #include "vmm/devices/legacy/rtc_cmos.h"
 #include "vmm/devices/legacy/serial_16550.h"
 #include "vmm/devices/virtio/virtio_blk.h"
+#include "vmm/devices/virtio/virtio_net.h"
 #include "vmm/devices/virtio/virtio_rng.h"
 #include "vmm/machine/machine_console.h"
 #include "vmm/machine/machine_internal.h"
@@ -117,6 +119,46 @@ static struct err *add_disks(struct machine *machine)
     return NULL;
 }
 
+/* Networks given by descriptor take the descriptors in their order. */
+static struct err *open_tap(struct machine *machine, const Ferry__NetConfig *net,
+                            size_t *inout_next, struct net_tap *out_tap)
+{
+    if (!net->tap_by_fd)
+        return net_tap_open(net->tap, out_tap);
+    if (*inout_next == MACHINE_NETS_MAX || machine->tap_fds[*inout_next] < 0)
+        return err_new(ERR_INVALID, "its tap is to come as a descriptor, and none came");
+    TRY(net_tap_adopt(machine->tap_fds[*inout_next], out_tap));
+    machine->tap_fds[(*inout_next)++] = -1;
+    return NULL;
+}
+
+static struct err *add_net(struct machine *machine, uint32_t instance, size_t *inout_next)
+{
+    const Ferry__NetConfig *net = machine->description->config->nets[instance];
+    struct virtio_net_options options = {.instance = instance};
+    struct device **device = &machine->devices[machine->device_count];
+
+    TRY(open_tap(machine, net, inout_next, &options.tap));
+    memcpy(options.mac, net->mac.data, sizeof(options.mac));
+    struct err *err = virtio_net_create(&machine->host, machine->pci, &options, device);
+    if (err != NULL) {
+        close(options.tap.fd);
+        return err;
+    }
+    machine->device_count++;
+    return NULL;
+}
+
+static struct err *add_nets(struct machine *machine)
+{
+    const Ferry__MachineConfig *config = machine->description->config;
+    size_t next = 0;
+
+    for (uint32_t i = 0; i < config->n_nets; i++)
+        TRY(err_wrap(add_net(machine, i, &next), "network '%s'", config->nets[i]->id));
+    return NULL;
+}
+
 static struct err *add_rng(struct machine *machine)
 {
     if (!machine->description->config->rng)
@@ -152,6 +194,7 @@ struct err *machine_devices_create(struct machine *machine)
     for (size_t i = 0; i < sizeof(platform) / sizeof(platform[0]); i++)
         TRY(add(machine, platform[i]));
     TRY(add_disks(machine));
+    TRY(add_nets(machine));
     return add_rng(machine);
 }
 

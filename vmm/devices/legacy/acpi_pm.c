@@ -97,12 +97,13 @@ static void registers_write(void *context, uint64_t offset, const uint8_t *data,
     update_line(pm);
 }
 
-void acpi_pm_power_button(struct device *device)
+bool acpi_pm_power_button(struct device *device)
 {
     struct acpi_pm *pm = pm_of(device);
 
     pm->status |= PM1_POWER_BUTTON;
     update_line(pm);
+    return (pm->enable & PM1_POWER_BUTTON) != 0;
 }
 
 static struct err *pm_save(struct device *device, ProtobufCMessage **out_state)

@@ -33,7 +33,7 @@ TEST(the_power_button_interrupts_until_its_status_is_cleared)
     bench_init(&bench);
     device_host_fake_out(&bench.fake, ENABLE, BUTTON, 2);
 
-    acpi_pm_power_button(bench.pm);
+    (void)acpi_pm_power_button(bench.pm);
     assert_true(interrupts_fake_line(bench.fake.interrupts, IRQ_ACPI_SCI));
     assert_int_equal(device_host_fake_in(&bench.fake, STATUS, 2), BUTTON);
     device_host_fake_out(&bench.fake, STATUS, BUTTON, 2);
@@ -48,7 +48,7 @@ TEST(a_button_that_is_not_enabled_does_not_interrupt)
     struct bench bench;
     bench_init(&bench);
 
-    acpi_pm_power_button(bench.pm);
+    (void)acpi_pm_power_button(bench.pm);
 
     assert_false(interrupts_fake_line(bench.fake.interrupts, IRQ_ACPI_SCI));
     bench_finish(&bench);
@@ -85,7 +85,7 @@ TEST(a_pressed_button_moves_to_another_machine)
     bench_init(&source);
     bench_init(&target);
     device_host_fake_out(&source.fake, ENABLE, BUTTON, 2);
-    acpi_pm_power_button(source.pm);
+    (void)acpi_pm_power_button(source.pm);
 
     ASSERT_OK(device_host_fake_move(source.pm, target.pm));
     ASSERT_OK(target.pm->ops->start(target.pm));
