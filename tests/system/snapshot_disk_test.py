@@ -1,0 +1,119 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+"""Disks of saved machines: cut with memory at one instant, sealed, and recognised when altered."""
+
+import os
+import pathlib
+import subprocess
+
+from ferrytest.case import MACHINE, Case, main, needs, only_kvm
+from ferrytest.program import wait_for
+
+DISK_BYTES = 16 << 20
+
+
+@needs("vm-save", "vm-restore", "vm-snapshot", "vm-ctl")
+class SnapshotDisk(Case):
+    """A machine with one disk."""
+
+    def boot_with_disk(self, host, image_format="raw", **settings):
+        """The payload guest stamps the disk and remembers the stamps in memory."""
+        path = self.folder / f"disk.{image_format}"
+        subprocess.run(["qemu-img", "create", "-q", "-f", image_format, path, str(DISK_BYTES)],
+                       check=True)
+        disk = path if MACHINE == "fake" else f"id=vda,path={path},format={image_format}"
+        return self.boot(host, disk=disk, jobs=("pattern", "disk"), **settings)
+
+    def save_and_end(self):
+        """A snapshot of a machine that has ended; its sealed image."""
+        host = self.host()
+        guest = self.boot_with_disk(host)
+        report = host.json("vm-save", "m")
+        guest.check(1)
+        host.run("vm-ctl", "quit", "m", "--wait", "10")
+        host.wait_for_processes(0)
+        return host, guest.jobs, report, pathlib.Path(report["disks"][0]["sealed"])
+
+    @only_kvm
+    def test_memory_and_disk_are_of_one_instant_over_many_rounds(self):
+        for image_format in ("raw", "qcow2"):
+            with self.subTest(format=image_format):
+                host = self.host(image_format)
+                guest = self.boot_with_disk(host, image_format)
+                for _ in range(4):
+                    guest.check(1)
+                    for _ in range(3):
+                        host.run("vm-save", "m")
+                    host.run("kill", "-9", host.machines()["m"]["pid"])
+                    host.wait_for_state("m", "gone")
+                    guest.close()
+                    host.run("vm-restore", "m")
+                    guest = self.follow(host, "m", guest.jobs)
+                guest.check(3)
+                for snapshot in host.snapshots("m"):
+                    host.run("vm-snapshot", "verify", f"m/{snapshot['id']}")
+
+    @only_kvm
+    def test_two_machines_of_one_snapshot_do_not_share_a_disk(self):
+        host, jobs, report, _ = self.save_and_end()
+        names = ("one", "two", "three")
+        for name in names:
+            host.run("vm-restore", report["snapshot"], "--name", name)
+        for name in names:
+            self.follow(host, name, jobs).check(3)
+
+    def test_an_image_made_writable_again_is_refused(self):
+        host, _, _, sealed = self.save_and_end()
+        sealed.chmod(0o600)
+        self.assertIn("not sealed", host.refuse("vm-restore", "m"))
+        self.assertIn("not sealed", host.refuse("vm-snapshot", "verify", "m"))
+        sealed.chmod(0o400)
+        host.run("vm-restore", "m")
+
+    def test_an_altered_image_is_refused(self):
+        host, _, _, sealed = self.save_and_end()
+        status = sealed.stat()
+        os.utime(sealed)
+        self.assertIn("altered", host.refuse("vm-restore", "m"))
+        os.utime(sealed, ns=(status.st_atime_ns, status.st_mtime_ns))
+        host.run("vm-restore", "m")
+
+    def test_a_missing_image_is_refused_and_nothing_starts(self):
+        host, _, _, sealed = self.save_and_end()
+        hidden = sealed.rename(sealed.with_suffix(".hidden"))
+        self.assertIn("missing", host.refuse("vm-restore", "m"))
+        self.assertEqual(host.machine_processes(), [])
+        hidden.rename(sealed)
+        host.run("vm-restore", "m")
+
+    def test_a_damaged_part_is_refused_and_nothing_starts(self):
+        host, _, report, _ = self.save_and_end()
+        folder = pathlib.Path(host.env["FERRY_STATE_DIR"]) / "snapshots" / report["snapshot"]
+        before = sorted(self.folder.glob("disk*"))
+        for part, place in (("manifest", 40), ("index", 30), ("state", 20)):
+            with self.subTest(part=part):
+                good = (folder / part).read_bytes()
+                bad = bytearray(good)
+                bad[place] ^= 1
+                (folder / part).write_bytes(bad)
+                self.assertIn("damaged", host.refuse("vm-restore", "m"))
+                host.refuse("vm-snapshot", "verify", "m")
+                (folder / part).write_bytes(good)
+        self.assertEqual(host.machine_processes(), [])
+        self.assertEqual(sorted(self.folder.glob("disk*")), before)
+
+    @only_kvm
+    def test_a_damaged_page_stops_the_machine_and_is_named(self):
+        host, _, report, _ = self.save_and_end()
+        folder = pathlib.Path(host.env["FERRY_STATE_DIR"]) / "snapshots" / report["snapshot"]
+        with open(folder / "memory", "r+b") as memory:
+            memory.seek(-4096, os.SEEK_END)
+            memory.write(b"damaged")
+        self.assertIn("is damaged", host.refuse("vm-restore", "m", "--verify"))
+        host.start("vm-restore", "m").wait()
+        wait_for("the machine has failed or is gone",
+                 lambda: host.state("m") in ("failed", "gone"), 20)
+
+
+if __name__ == "__main__":
+    main()
