@@ -28,6 +28,9 @@
 
 #include "storage/qcow/qcow_write_list.h"
 
+/* Clusters that wait for a flush before they can be used again; the file grows meanwhile. */
+#define DROPPED_CLUSTERS_MAX 4096u
+
 struct capture {
     struct qcow_write_list counts;  /* A */
     struct qcow_write_list entries; /* B */
@@ -129,7 +132,8 @@ struct err *qcow_flush(struct block *block)
 struct err *qcow_flush_if_wanted(struct qcow_image *image)
 {
     lock_acquire(&image->lock);
-    bool is_wanted = qcow_l2_cache_wants_flush(&image->l2);
+    bool is_wanted = qcow_l2_cache_wants_flush(&image->l2) ||
+                     image->allocator.dropped.count > DROPPED_CLUSTERS_MAX;
     lock_release(&image->lock);
     return is_wanted ? qcow_flush(&image->base) : NULL;
 }

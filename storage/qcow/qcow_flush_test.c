@@ -100,6 +100,23 @@ TEST(a_discarded_cluster_is_used_again_only_after_a_flush)
     free(fixture.bytes);
 }
 
+TEST(a_guest_that_never_flushes_does_not_grow_the_file_for_ever)
+{
+    struct fixture fixture;
+    uint64_t size = 0;
+
+    set_up(&fixture);
+    for (unsigned i = 0; i < 20000; i++) {
+        ASSERT_OK(write_part(&fixture, 0, 1));
+        ASSERT_OK(block_discard(fixture.disk, 0, (uint64_t)1 << CLUSTER_BITS));
+    }
+    ASSERT_OK(host_file_size(fixture.file, &size));
+    assert_true(size < (uint64_t)5000 << CLUSTER_BITS);
+    ASSERT_OK(block_close(fixture.disk));
+    assert_int_equal(qcow_checker_run(fixture.bytes, fixture.len).leaks, 0);
+    free(fixture.bytes);
+}
+
 TEST(a_failed_barrier_is_never_taken_back)
 {
     struct fixture fixture;
@@ -220,6 +237,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_flush_makes_at_most_two_barriers),
         cmocka_unit_test(a_discarded_cluster_is_used_again_only_after_a_flush),
+        cmocka_unit_test(a_guest_that_never_flushes_does_not_grow_the_file_for_ever),
         cmocka_unit_test(a_failed_barrier_is_never_taken_back),
         cmocka_unit_test(a_write_that_fails_in_a_flush_is_made_by_the_next),
         cmocka_unit_test(every_host_operation_may_fail_once),

@@ -53,8 +53,8 @@ static struct err *place_locked(struct qcow_image *image, uint64_t offset, struc
 }
 
 /* An extent without an L2 table can be longer than a slice; entries are set in one. */
-static void limit_to_slice(const struct qcow_image *image, uint64_t offset,
-                           struct qcow_extent *extent)
+static void limit_to_slice_locked(const struct qcow_image *image, uint64_t offset,
+                                  struct qcow_extent *extent) REQUIRES(&image->lock)
 {
     uint64_t reach = image->cluster_bytes << image->l2.slice_bits;
 
@@ -67,7 +67,7 @@ static struct err *plan_locked(struct qcow_image *image, uint64_t offset, uint64
     do {
         *plan = (struct write_plan){.is_in_place = false};
         TRY(qcow_map_lookup_locked(image, offset, len, &plan->extent));
-        limit_to_slice(image, offset, &plan->extent);
+        limit_to_slice_locked(image, offset, &plan->extent);
         const struct qcow_cluster *cluster = &plan->extent.cluster;
         plan->is_in_place = cluster->kind == QCOW_CLUSTER_DATA && cluster->is_copied;
         plan->claim = (struct qcow_claim){
