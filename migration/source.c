@@ -309,6 +309,16 @@ static struct err *learn_outcome(struct source *source, struct err *cause)
     return NULL;
 }
 
+/* From our last exit to the target's first entry, on our clock. The offset of the clocks is known
+ * to half a round trip, so that on a quick host the difference may come out below nothing. */
+static void note_blackout(struct source *source, uint64_t first_run_ns)
+{
+    int64_t blackout_ns =
+        (int64_t)(first_run_ns - source->paused_ns) - link_clock_offset_ns(source->link);
+
+    source->report.blackout_ns = (uint64_t)MAX(blackout_ns, (int64_t)1);
+}
+
 static struct err *send_commit(struct source *source)
 {
     Ferry__MigrationNothing nothing = FERRY__MIGRATION_NOTHING__INIT;
@@ -334,8 +344,7 @@ static struct err *send_commit(struct source *source)
     uint64_t first_run_ns = running->running->first_run_ns;
     ferry__migration_frame__free_unpacked(running, NULL);
     if (first_run_ns != 0)
-        source->report.blackout_ns =
-            first_run_ns - (uint64_t)link_clock_offset_ns(source->link) - source->paused_ns;
+        note_blackout(source, first_run_ns);
     return NULL;
 }
 

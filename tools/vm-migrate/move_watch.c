@@ -18,9 +18,9 @@ static struct move_watch *self_of(struct move_observer *observer)
     return CONTAINER_OF(observer, struct move_watch, base);
 }
 
-static uint64_t elapsed_ms(const struct move_watch *watch)
+static uint64_t elapsed_us(const struct move_watch *watch)
 {
-    return (clock_monotonic_ns() - watch->started_ns) / NS_PER_MS;
+    return (clock_monotonic_ns() - watch->started_ns) / NS_PER_US;
 }
 
 static void watch_phase(struct move_observer *observer, const char *name)
@@ -30,8 +30,8 @@ static void watch_phase(struct move_observer *observer, const char *name)
     __atomic_store_n(&watch->phase, name, __ATOMIC_RELEASE); /* for tick */
     if (watch->json)
         program_json_event(json_pack("{s:s, s:s, s:s, s:I}", "event", "phase", "machine",
-                                     watch->name, "phase", name, "ms",
-                                     (json_int_t)elapsed_ms(watch)));
+                                     watch->name, "phase", name, "us",
+                                     (json_int_t)elapsed_us(watch)));
 }
 
 static void watch_round(struct move_observer *observer, const struct precopy_progress *progress)
@@ -45,8 +45,8 @@ static void watch_round(struct move_observer *observer, const struct precopy_pro
             json_pack("{s:s, s:s, s:I, s:I, s:I, s:I, s:I}", "event", "round", "machine",
                       watch->name, "round", (json_int_t)progress->rounds_done, "left_pages",
                       (json_int_t)progress->left_pages, "bytes_per_second", (json_int_t)rate,
-                      "blackout_us", (json_int_t)(precopy_blackout_ns(*progress) / NS_PER_US), "ms",
-                      (json_int_t)elapsed_ms(watch)));
+                      "blackout_us", (json_int_t)(precopy_blackout_ns(*progress) / NS_PER_US), "us",
+                      (json_int_t)elapsed_us(watch)));
     else if (!watch->is_terminal)
         (void)printf("round %u: %s left, %s/s\n", progress->rounds_done,
                      readable_bytes(progress->left_pages * PAGE_BYTES).text,
@@ -85,7 +85,7 @@ void move_watch_init(struct move_watch *watch, const char *name, bool json)
 
 void move_watch_tick(struct move_watch *watch, struct page_counts counts)
 {
-    uint64_t ms = MAX(elapsed_ms(watch), (uint64_t)1);
+    uint64_t ms = MAX(elapsed_us(watch) / 1000, (uint64_t)1);
 
     if (!watch->is_terminal)
         return;
