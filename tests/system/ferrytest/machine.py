@@ -114,15 +114,15 @@ def boot_fake(host, name, memory=64, rate=2000, disk=None, **_):
 def boot_payload(host, name, memory=64, rate=2000, disk=None, jobs=("pattern", "fpu", "timer"),
                  second_jobs=(), options="", arguments=()):
     """The payload guest; second_jobs run on a second vCPU."""
-    words = [f"cpu0={','.join(jobs)}", f"mb={memory // 4}", f"rate={rate}", "report_ms=200",
-             "sleep=1", options]
+    words = [options, f"cpu0={','.join(jobs)}", f"mb={memory // 4}", f"rate={rate}", # first wins
+             "report_ms=200", "sleep=1"]
     if second_jobs:
         words += [f"cpu1={','.join(second_jobs)}", "cpus=2"]
     arguments = ["--name", name, "--memory", memory, "--cpus", 2 if second_jobs else 1,
                  "--kernel", BUILD / "guests" / "payload.elf", "--append", " ".join(words),
                  "--console", "none", *arguments]
     if disk is not None:
-        arguments += ["--disk", f"id=vda,path={disk},format=raw"]
+        arguments += ["--disk", f"id=vda,path={disk},format={disk.suffix[1:]}"]
     host.start("vm-run", *arguments)
     host.wait_for_state(name, "running")
     return Guest(host, name, (*jobs, *second_jobs))
