@@ -53,7 +53,6 @@ MACHINE = re.compile(r"(?<![\w.$}])/wor[k]/|/far[m]/|/bash_job[s]|\.librar[y]/|d
 EXCEPTIONS = [
     ("one door to KVM", "vmm/devices/virtio/net_tap.c", "a tap interface is set up by ioctls"),
     ("no printing below tools", "base/assert.h", "the last words of a crash"),
-    ("no casts onto buffers", "tests/kernel/*", "the kernel's own structures"),
     ("file size", "base/bytes.h", "two cursors of inline functions that belong together"),
 ]
 
