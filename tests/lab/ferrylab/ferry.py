@@ -61,6 +61,10 @@ class Ferry:
         host.run(f"kill -9 {status['pid']}")
         host.wait_for("the machine is gone", lambda: not self.is_alive(host, machine), 30)
 
+    def press_power_button(self, host, machine):
+        """Tells the guest by ACPI."""
+        host.run(f"vm-ctl power-off {machine.name}")
+
     def quit(self, host, machine):
         """Ends a machine, if it is there."""
         host.try_run(f"vm-ctl quit {machine.name}")

@@ -21,7 +21,7 @@ CFLAGS = [f"-I{paths.REPOSITORY}", "-std=gnu17", "-O2", "-static", "-Wall", "-We
 HOST_MODULES = """virtio_pci virtio_blk virtio_net virtio_rng squashfs kvm_amd tun vhost_net
     vhost_vsock bridge veth nfsd nfsv4 sch_netem sch_tbf tls""".split()
 CHECKS = "memcheck diskcheck clockcheck tcpserve tcpcount udpecho udpprobe".split()
-GUEST_MODULES = "virtio_pci virtio_blk virtio_net virtio_rng virtio_balloon".split()
+GUEST_MODULES = "virtio_pci virtio_blk virtio_net virtio_rng virtio_balloon button evdev".split()
 
 QEMU = "/usr/bin/qemu-system-x86_64"
 FIRMWARE = ["/usr/share/seabios/bios-256k.bin", "/usr/share/qemu/kvmvapic.bin",

@@ -17,7 +17,6 @@ class Machine:
     memory_check: str = "16,1000"  # MiB, pages a second; empty for none
     disk_check: str = "8"          # writes a second; empty for no disk
     has_network: bool = True
-    is_off_after_boot: bool = False
     mac: str = "52:54:00:12:34:56"
 
     kernel: str = "/srv/boot/vmlinuz"
@@ -28,6 +27,11 @@ class Machine:
     def disk(self):
         """Path of the disk, the same on all hosts."""
         return f"{storage.PATH}/{self.name}.qcow2"
+
+    def drivers(self):
+        """The drivers that its guest must have bound."""
+        return ({"virtio_rng"} | ({"virtio_blk"} if self.disk_check else set())
+                | ({"virtio_net"} if self.has_network else set()))
 
     def console_log(self):
         """Where the serial console of the guest goes, on each host."""
@@ -46,6 +50,4 @@ class Machine:
             words.append(f"lab.memory={self.memory_check}")
         if self.disk_check:
             words.append(f"lab.disk={self.disk_check}")
-        if self.is_off_after_boot:
-            words.append("lab.then=off")
         return " ".join(words)

@@ -39,7 +39,8 @@ class Qemu:
                  "-m", str(machine.memory_mib), "-kernel", machine.kernel, "-initrd",
                  machine.initramfs, "-append", machine.command_line(), "-L",
                  "/tools/usr/share/qemu", "-serial", f"file:{machine.console_log()}", "-monitor",
-                 f"tcp:127.0.0.1:{MONITOR_PORT},server=on,wait=off"]
+                 f"tcp:127.0.0.1:{MONITOR_PORT},server=on,wait=off",
+                 "-device", "virtio-rng-pci"]
         if machine.disk_check:
             words += ["-drive", f"file={machine.disk},format=qcow2,if=virtio,cache=none"]
         if machine.has_network:
@@ -101,6 +102,10 @@ class Qemu:
         """Kills the emulator outright."""
         host.kill(machine.name)
         host.wait_for("the machine is gone", lambda: not host.is_running(machine.name), 30)
+
+    def press_power_button(self, host, machine):
+        """Tells the guest by ACPI."""
+        self.monitor(host, "system_powerdown")
 
     def quit(self, host, machine):
         """Ends a machine, if it is there."""

@@ -33,8 +33,11 @@ class Trial:
         facts = self.guest.wait_until_up(self.host, machine, self.is_alive)
         if int(facts["vcpus"]) != machine.vcpus:
             raise Failure(f"the guest has {facts['vcpus']} vCPUs instead of {machine.vcpus}")
+        missing = machine.drivers() - set(facts["devices"].split(","))
+        if missing:
+            raise Failure(f"the guest does not see its devices: {', '.join(sorted(missing))}")
         self.story.detail(f"kernel {facts['kernel']}, clock {facts['clock']}, "
-                          f"{facts['virtio']} virtio devices")
+                          f"devices {facts['devices'].replace(',', ' ')}")
         self.story.figure("guest up after", facts["wall_seconds"], "s")
 
     def is_alive(self):
@@ -143,6 +146,12 @@ class Trial:
         """The guest powers itself off; the machine's process must end by itself."""
         self.story.step("The guest powers itself off")
         self.guest.try_run("(poweroff -f &)")
+        self.host.wait_for("the machine ends", lambda: not self.is_alive(), POWER_OFF_SECONDS_MAX)
+
+    def press_power_button(self):
+        """The guest is asked to power off, and does."""
+        self.story.step("Press the power button; the guest powers off")
+        self.vmm.press_power_button(self.host, self.machine)
         self.host.wait_for("the machine ends", lambda: not self.is_alive(), POWER_OFF_SECONDS_MAX)
 
     def clock_difference(self):
