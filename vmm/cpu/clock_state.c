@@ -86,7 +86,6 @@ static struct err *read_tsc(struct kvm_vcpu *vcpu, uint64_t host_tsc, uint64_t *
 static struct err *fill_state(struct clock_device *self, Ferry__ClockState *state)
 {
     struct kvm_clock_reading reading;
-    uint32_t khz = 0;
     unsigned vcpus = vcpu_set_count(self->vcpus);
 
     TRY(kvm_clock_get(self->vm, &reading));
@@ -94,8 +93,7 @@ static struct err *fill_state(struct clock_device *self, Ferry__ClockState *stat
     /* Without KVM's own reading of both, the host's clock a moment later must do. */
     state->realtime_ns = reading.realtime_ns != 0 ? reading.realtime_ns : clock_realtime_ns();
     state->host_tsc = reading.host_tsc;
-    TRY(kvm_vcpu_get_tsc_khz(vcpu_set_kvm(self->vcpus, 0), &khz));
-    state->tsc_khz = khz;
+    state->tsc_khz = kvm_vcpu_tsc_khz(vcpu_set_kvm(self->vcpus, 0));
     state->guest_tsc = calloc(vcpus, sizeof(*state->guest_tsc));
     if (state->guest_tsc == NULL)
         return err_new(ERR_NO_MEMORY, "clock state");
@@ -132,9 +130,7 @@ static struct err *clock_validate(struct device *device, uint32_t version,
 
 static struct err *apply_frequency(struct clock_device *self, uint64_t guest_khz)
 {
-    uint32_t host_khz = 0;
-    TRY(kvm_vcpu_get_tsc_khz(vcpu_set_kvm(self->vcpus, 0), &host_khz));
-
+    uint32_t host_khz = kvm_vcpu_tsc_khz(vcpu_set_kvm(self->vcpus, 0));
     enum tsc_verdict verdict = tsc_judge(guest_khz, host_khz);
     for (unsigned i = 0; verdict != TSC_SAME && i < vcpu_set_count(self->vcpus); i++) {
         struct err *err = kvm_vcpu_set_tsc_khz(vcpu_set_kvm(self->vcpus, i), (uint32_t)guest_khz);

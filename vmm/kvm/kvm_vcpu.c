@@ -17,6 +17,7 @@ struct kvm_vcpu {
     struct kvm_run *run; /* mapped */
     size_t run_bytes;
     bool has_xsave2;
+    uint32_t tsc_khz; /* kept, because KVM answers nothing about a vCPU that runs */
 };
 
 static struct err *map_run(struct kvm_vm *vm, struct kvm_vcpu *vcpu)
@@ -33,6 +34,15 @@ static struct err *map_run(struct kvm_vm *vm, struct kvm_vcpu *vcpu)
     return NULL;
 }
 
+static struct err *read_tsc_khz(struct kvm_vcpu *vcpu)
+{
+    int khz = ioctl(vcpu->fd, KVM_GET_TSC_KHZ, 0);
+    if (khz <= 0)
+        return err_errno(khz < 0 ? errno : EIO, "KVM: read the TSC's frequency");
+    vcpu->tsc_khz = (uint32_t)khz;
+    return NULL;
+}
+
 struct err *kvm_vcpu_create(struct kvm_vm *vm, uint32_t index, struct kvm_vcpu **out_vcpu)
 {
     struct kvm_vcpu *vcpu = calloc(1, sizeof(*vcpu));
@@ -43,6 +53,8 @@ struct err *kvm_vcpu_create(struct kvm_vm *vm, uint32_t index, struct kvm_vcpu *
     vcpu->fd = ioctl(kvm_vm_fd(vm), KVM_CREATE_VCPU, (unsigned long)index);
     struct err *err =
         vcpu->fd < 0 ? err_errno(errno, "KVM: create vCPU %u", index) : map_run(vm, vcpu);
+    if (err == NULL)
+        err = read_tsc_khz(vcpu);
     if (err != NULL) {
         kvm_vcpu_destroy(vcpu);
         return err;
@@ -200,20 +212,16 @@ struct err *kvm_vcpu_set_msrs(struct kvm_vcpu *vcpu, struct kvm_msrs *msrs, size
     return call_msrs(vcpu, KVM_SET_MSRS, msrs, "set MSRs", out_done);
 }
 
-struct err *kvm_vcpu_get_tsc_khz(struct kvm_vcpu *vcpu, uint32_t *out_khz)
+uint32_t kvm_vcpu_tsc_khz(const struct kvm_vcpu *vcpu)
 {
-    int khz = ioctl(vcpu->fd, KVM_GET_TSC_KHZ, 0);
-    if (khz <= 0)
-        return err_errno(khz < 0 ? errno : EIO, "KVM: read the TSC's frequency");
-    *out_khz = (uint32_t)khz;
-    return NULL;
+    return vcpu->tsc_khz;
 }
 
 struct err *kvm_vcpu_set_tsc_khz(struct kvm_vcpu *vcpu, uint32_t khz)
 {
     if (ioctl(vcpu->fd, KVM_SET_TSC_KHZ, (unsigned long)khz) < 0)
         return err_errno(errno, "KVM: set the TSC's frequency to %u kHz", khz);
-    return NULL;
+    return read_tsc_khz(vcpu);
 }
 
 static struct kvm_device_attr tsc_offset_attribute(uint64_t *offset)

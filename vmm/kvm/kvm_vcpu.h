@@ -50,7 +50,7 @@ ERR_RESULT kvm_vcpu_set_debugregs(struct kvm_vcpu *vcpu, struct kvm_debugregs *r
 ERR_RESULT kvm_vcpu_get_msrs(struct kvm_vcpu *vcpu, struct kvm_msrs *inout_msrs, size_t *out_done);
 ERR_RESULT kvm_vcpu_set_msrs(struct kvm_vcpu *vcpu, struct kvm_msrs *msrs, size_t *out_done);
 
-ERR_RESULT kvm_vcpu_get_tsc_khz(struct kvm_vcpu *vcpu, uint32_t *out_khz);
+uint32_t kvm_vcpu_tsc_khz(const struct kvm_vcpu *vcpu); /* also while it runs */
 /* Only a host that scales can run a guest at another frequency than its own. */
 ERR_RESULT kvm_vcpu_set_tsc_khz(struct kvm_vcpu *vcpu, uint32_t khz);
 /* The offset between host and guest TSC; ERR_INCOMPATIBLE where the kernel has no such control. */

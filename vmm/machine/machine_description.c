@@ -127,8 +127,6 @@ static struct err *add_sections(const struct machine *machine,
 
 static struct err *complete(const struct machine *machine, Ferry__MachineDescription *description)
 {
-    uint32_t tsc_khz = 0;
-
     for (size_t i = 0; i < description->n_cpuid; i++)
         ferry__cpuid_leaf__free_unpacked(description->cpuid[i], NULL);
     free(description->cpuid);
@@ -143,8 +141,7 @@ static struct err *complete(const struct machine *machine, Ferry__MachineDescrip
     description->n_sections = 0;
     TRY(add_sections(machine, description));
 
-    TRY(kvm_vcpu_get_tsc_khz(vcpu_set_kvm(machine->vcpus, 0), &tsc_khz));
-    description->tsc_khz = tsc_khz;
+    description->tsc_khz = kvm_vcpu_tsc_khz(vcpu_set_kvm(machine->vcpus, 0));
     description->xcr0_supported = cpuid_xcr0(machine->cpuid);
     return NULL;
 }
