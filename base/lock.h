@@ -45,8 +45,6 @@
     X(DEVICES)                                                                                     \
     X(VIRTQUEUE)                                                                                   \
     X(MSIX)                                                                                        \
-    X(LAZY_MEMORY)                                                                                 \
-    X(DIRTY_TRACKER)                                                                               \
     X(IRQ_ROUTES)                                                                                  \
     X(QCOW)                                                                                        \
     X(TEST)                                                                                        \

@@ -17,8 +17,7 @@
     X(LOADER, "loader")   /* fills guest memory from a snapshot, on demand and ahead of it */      \
     X(SENDER, "sender")   /* one migration data channel, source side */                            \
     X(RECEIVER, "recv")   /* one migration data channel, target side */                            \
-    X(SESSION, "session") /* one migration session, target side */                                 \
-    X(WRITER, "writer")   /* writes a snapshot's memory */                                         \
+    X(SESSION, "session") /* one migration session: its control connection, its phases */          \
     X(TEST, "test")
 
 enum thread_role {
