@@ -219,7 +219,7 @@ struct err *link_create(struct frame_stream *stream, const struct timeouts *time
     return NULL;
 }
 
-void link_destroy(struct link *link)
+void link_destroy(struct link *link) LOCK_UNCHECKED
 {
     if (link == NULL)
         return;
@@ -237,7 +237,7 @@ void link_destroy(struct link *link)
     free(link);
 }
 
-static struct err *failure_locked(struct link *link)
+static struct err *failure_locked(struct link *link) REQUIRES(&link->lock)
 {
     return err_new(err_kind(link->failure), "%s", err_message(link->failure));
 }

@@ -273,7 +273,7 @@ void page_receivers_interrupt(struct page_receivers *receivers)
     lock_release(&receivers->lock);
 }
 
-void page_receivers_destroy(struct page_receivers *receivers)
+void page_receivers_destroy(struct page_receivers *receivers) LOCK_UNCHECKED
 {
     if (receivers == NULL)
         return;

@@ -240,7 +240,7 @@ struct err *page_senders_create(const struct page_senders_config *config,
     return NULL;
 }
 
-void page_senders_destroy(struct page_senders *senders)
+void page_senders_destroy(struct page_senders *senders) LOCK_UNCHECKED
 {
     if (senders == NULL)
         return;

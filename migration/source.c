@@ -206,7 +206,8 @@ static void round_done(void *context, const struct precopy_progress *progress)
     source->config.observer->ops->round(source->config.observer, progress);
 }
 
-static struct err *copy_memory(struct source *source)
+/* Only this thread sets the senders; the lock is for those who look on. */
+static struct err *copy_memory(struct source *source) LOCK_UNCHECKED
 {
     source->precopy = (struct precopy){
         .control = source->config.control,

@@ -265,7 +265,8 @@ static struct err *send_nothing(struct target *target, Ferry__MigrationFrame__Bo
     return link_send(target->link, &frame);
 }
 
-static struct err *receive_state(struct target *target)
+/* Only this thread sets the receivers; the lock is for connections that arrive. */
+static struct err *receive_state(struct target *target) LOCK_UNCHECKED
 {
     Ferry__MigrationFrame *frame = NULL;
 

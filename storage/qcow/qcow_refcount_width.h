@@ -15,7 +15,7 @@ static inline uint64_t qcow_refcount_width_get(const uint8_t *block, uint64_t in
 {
     if (order < 3) {
         unsigned per_byte = 8u >> order, bits = 1u << order;
-        return block[index / per_byte] >> (index % per_byte * bits) & ((1u << bits) - 1);
+        return (uint32_t)block[index / per_byte] >> (index % per_byte * bits) & ((1u << bits) - 1);
     }
 
     uint64_t bytes = (uint64_t)1 << (order - 3);

@@ -345,6 +345,14 @@ static void gate_open(void *argument)
     lock_release(&gate->lock);
 }
 
+static unsigned gate_entered(struct gated_block *gate)
+{
+    lock_acquire(&gate->lock);
+    unsigned entered = gate->entered;
+    lock_release(&gate->lock);
+    return entered;
+}
+
 TEST(a_stop_waits_for_what_is_in_flight_and_leaves_the_rest_in_the_queue)
 {
     struct bench bench;
@@ -372,13 +380,13 @@ TEST(a_stop_waits_for_what_is_in_flight_and_leaves_the_rest_in_the_queue)
     unsigned done = 0;
     while (virtqueue_driver_fake_used(&bench.rings, &head, &written))
         done++;
-    assert_int_equal(done, gate.entered);
+    assert_int_equal(done, gate_entered(&gate));
     assert_in_range(done, 4, 8);
     ASSERT_OK(bench.blk->ops->start(bench.blk));
     for (; done < 8; done++)
         wait_used(&bench, &written);
     bench.blk->ops->stop(bench.blk);
-    assert_int_equal(gate.entered, 8);
+    assert_int_equal(gate_entered(&gate), 8);
     bench_finish(&bench);
     lock_condition_finish(&gate.changed);
     lock_finish(&gate.lock);
