@@ -9,8 +9,9 @@ class ConsoleLog:
         self.path = pathlib.Path(path)
 
     def lines(self):
+        """The complete lines: the last one may still be being written."""
         try:
-            return self.path.read_text(errors="replace").splitlines()
+            return self.path.read_text(errors="replace").split("\n")[:-1]
         except FileNotFoundError:
             return []
 
@@ -24,7 +25,7 @@ class ConsoleLog:
             try:
                 found.append({k: int(v) for k, v in (word.split("=") for word in words[1:])})
             except ValueError:
-                continue  # a line that is still being written
+                continue  # not a report
         return found
 
     def wait_for(self, condition, what, timeout_s=60):

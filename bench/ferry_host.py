@@ -54,6 +54,13 @@ class FerryHost:
         console.wait_ready()
         return console
 
+    def watch_console(self, name):
+        """Copies a running machine's console to a file from here on."""
+        console = ConsoleLog(self.folder / f"{name}.watched")
+        with open(console.path, "wb") as output:
+            self.popen("vm-ctl", "console", name, stdout=output, stderr=output)
+        return console
+
     def status(self, name):
         return self.run_json("vm-ctl", "status", name)
 

@@ -19,18 +19,10 @@ import tempfile
 import time
 
 from ferry_host import FerryHost, wait_until
+from figures import line, machine_line
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 GUEST = "cpu0=clock cpu1=dirty cpus=2 ws={ws} rate={rate} random={random} report_ms=100"
-
-
-def line(name, unit, values, note=""):
-    """One comparable line."""
-    ordered = sorted(values)
-    p99 = ordered[min(len(ordered) - 1, int(len(ordered) * 0.99))]
-    print(f"{name:34} {unit:5} p50 {statistics.median(ordered):9.2f}  p99 {p99:9.2f}  "
-          f"max {ordered[-1]:9.2f}  n {len(ordered):3}  {note}", flush=True)
-    return statistics.median(ordered)
 
 
 def gather_ns_per_page():
@@ -120,7 +112,7 @@ def main():
     parser.add_argument("--folder", default=None, help="where stores are kept")
     args = parser.parse_args()
     build = ROOT / "build" / args.preset
-    print(f"machine: {os.cpu_count()} CPUs, {os.uname().release}, load {os.getloadavg()[0]:.1f}")
+    print(machine_line())
     results = [measure(build / "bin", build / "guests" / "payload.elf", int(memory), args)
                for memory in args.memory.split(",")]
     if len(results) > 1:
