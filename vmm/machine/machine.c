@@ -302,6 +302,9 @@ struct err *machine_pause(struct machine *machine, struct paused_machine **out_p
     bool is_any = false;
 
     ASSERT(machine->is_running);
+    /* Most of what must be durable goes out while the guest runs, so that the flush in the pause
+     * finds little. */
+    TRY(err_wrap(machine_disks_flush(machine), "pause the machine"));
     stand(machine);
     struct err *err = fulfil(machine, &event, &is_any);
     if (err != NULL) {
