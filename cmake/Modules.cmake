@@ -31,7 +31,7 @@ function(add_unit_test name)
         set(label slow)
     endif()
     if(NOT arg_TIMEOUT)
-        set(arg_TIMEOUT 20)
+        set(arg_TIMEOUT 60)
     endif()
     if(SANITIZE)
         math(EXPR arg_TIMEOUT "${arg_TIMEOUT} * 8") # they slow programs down
