@@ -41,8 +41,7 @@ struct restore {
 
     uint64_t start_ns;
     uint64_t first_run_ns;
-    struct restore_timing timings[RESTORE_PHASES_MAX];
-    size_t timing_count;
+    struct phase_timings timings;
 };
 
 struct phase_row {
@@ -224,7 +223,7 @@ static const struct phase_row phases[] = {
     {"resume",            resume,        NULL},
 };
 /* clang-format on */
-static_assert(ARRAY_COUNT(phases) <= RESTORE_PHASES_MAX, "each phase has its timing");
+static_assert(ARRAY_COUNT(phases) <= PHASES_MAX, "each phase has its timing");
 
 static struct err *run_phase(struct restore *restore, size_t index)
 {
@@ -232,9 +231,9 @@ static struct err *run_phase(struct restore *restore, size_t index)
 
     test_hook(phases[index].name);
     struct err *err = phases[index].run(restore);
-    restore->timings[index].phase = phases[index].name;
-    restore->timings[index].us = (clock_monotonic_ns() - start_ns) / NS_PER_US;
-    restore->timing_count = index + 1;
+    restore->timings.rows[index].phase = phases[index].name;
+    restore->timings.rows[index].us = (clock_monotonic_ns() - start_ns) / NS_PER_US;
+    restore->timings.count = index + 1;
     return err;
 }
 
@@ -270,10 +269,9 @@ static void fill_result(struct restore *restore, struct restore_result *out_resu
         .manifest = TAKE_PTR(restore->manifest),
         .pid = restore->pid,
         .log_path = TAKE_PTR(restore->log_path),
-        .timing_count = restore->timing_count,
+        .timings = restore->timings,
         .total_us = (clock_monotonic_ns() - restore->start_ns) / NS_PER_US,
     };
-    memcpy(out_result->timings, restore->timings, sizeof(restore->timings));
     if (!restore->settings.is_paused && restore->first_run_ns > restore->start_ns)
         out_result->first_run_us = (restore->first_run_ns - restore->start_ns) / NS_PER_US;
 }

@@ -14,6 +14,7 @@
 
 #include "base/err.h"
 #include "snapshot/manifest.h"
+#include "snapshot/phase_timing.h"
 
 struct control_client;
 struct snapshot_name;
@@ -26,19 +27,11 @@ struct restore_settings {
     const char *program; /* who asks, for the machine's log */
 };
 
-#define RESTORE_PHASES_MAX 12u
-
-struct restore_timing {
-    const char *phase;
-    uint64_t us;
-};
-
 struct restore_result {
     Ferry__SnapshotManifest *manifest; /* owned; with the new name and disks in its description */
     pid_t pid;
     char *log_path; /* owned */
-    struct restore_timing timings[RESTORE_PHASES_MAX];
-    size_t timing_count;
+    struct phase_timings timings;
     uint64_t total_us;
     uint64_t
         first_run_us; /* from the start to just before the first guest instruction; 0: paused */

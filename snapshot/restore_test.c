@@ -74,7 +74,7 @@ TEST(the_guest_goes_on_where_it_was_cut)
     assert_true(machine_fake_steps(target) >= saved_steps);
     ASSERT_OK(machine_fake_check(target));
     assert_true(result.first_run_us > 0 && result.first_run_us <= result.total_us);
-    assert_string_equal(result.timings[result.timing_count - 1].phase, "resume");
+    assert_string_equal(result.timings.rows[result.timings.count - 1].phase, "resume");
     restore_result_finish(&result);
 }
 

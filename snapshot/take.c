@@ -59,6 +59,7 @@ struct take {
     struct take_facts facts;
     Ferry__SnapshotManifest *manifest; /* owned: as published */
     bool is_tracked;
+    struct phase_timings timings;
 };
 
 struct phase_row {
@@ -335,12 +336,17 @@ static const struct phase_row phases[] = {
     {"return memory",     return_memory,  NULL},
 };
 /* clang-format on */
+static_assert(ARRAY_COUNT(phases) <= PHASES_MAX, "each phase has its timing");
 
 static struct err *run_phases(struct take *take)
 {
     for (size_t i = 0; i < ARRAY_COUNT(phases); i++) {
+        uint64_t start_ns = clock_monotonic_ns();
         test_hook(phases[i].name);
         struct err *err = phases[i].run(take);
+        take->timings.rows[i].phase = phases[i].name;
+        take->timings.rows[i].us = (clock_monotonic_ns() - start_ns) / NS_PER_US;
+        take->timings.count = i + 1;
         if (err == NULL)
             continue;
         for (size_t done = i + 1; done-- > 0;)
@@ -385,6 +391,7 @@ struct err *snapshot_take(struct control_client *client, struct snapshot_store *
         *out_result = (struct take_result){
             .manifest = TAKE_PTR(take.manifest),
             .disks = TAKE_PTR(take.frozen_disks),
+            .timings = take.timings,
             .total_us = (clock_monotonic_ns() - take.start_ns) / NS_PER_US,
             .is_tracked = take.is_tracked,
         };

@@ -13,6 +13,7 @@
 #include "base/err.h"
 #include "proto/control.pb-c.h"
 #include "snapshot/manifest.h"
+#include "snapshot/phase_timing.h"
 
 struct control_client;
 struct snapshot_store;
@@ -33,6 +34,7 @@ struct take_settings {
 struct take_result {
     Ferry__SnapshotManifest *manifest; /* owned */
     Ferry__ControlReply *disks;        /* owned; where the machine's disks go on */
+    struct phase_timings timings;
     uint64_t total_us;
     bool is_tracked; /* the next snapshot can be incremental */
 };

@@ -19,9 +19,9 @@ void restore_report_print(const struct restore_result *result, FILE *out)
         (void)fprintf(out, "  first instruction after %.1f ms", (double)result->first_run_us / 1e3);
     else
         (void)fprintf(out, "  paused after %.1f ms", (double)result->total_us / 1e3);
-    for (size_t i = 0; i < result->timing_count; i++)
-        (void)fprintf(out, "%s%s %.1f", i == 0 ? " (" : ", ", result->timings[i].phase,
-                      (double)result->timings[i].us / 1e3);
+    for (size_t i = 0; i < result->timings.count; i++)
+        (void)fprintf(out, "%s%s %.1f", i == 0 ? " (" : ", ", result->timings.rows[i].phase,
+                      (double)result->timings.rows[i].us / 1e3);
     (void)fprintf(out, ")\n");
 }
 
@@ -32,9 +32,9 @@ json_t *restore_report_json(const struct restore_result *result)
     json_t *timings = json_object();
     json_t *disks = json_array();
 
-    for (size_t i = 0; i < result->timing_count; i++)
-        json_object_set_new(timings, result->timings[i].phase,
-                            json_integer((json_int_t)result->timings[i].us));
+    for (size_t i = 0; i < result->timings.count; i++)
+        json_object_set_new(timings, result->timings.rows[i].phase,
+                            json_integer((json_int_t)result->timings.rows[i].us));
     for (size_t i = 0; i < config->n_disks; i++)
         json_array_append_new(disks, json_pack("{s:s, s:s}", "id", config->disks[i]->id, "path",
                                                config->disks[i]->path));

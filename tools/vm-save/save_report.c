@@ -59,6 +59,7 @@ json_t *save_report_json(const struct take_result *result)
     json_t *object = json_pack("{s:s, s:s, s:s, s:b, s:o}", "machine", manifest->machine, "id",
                                manifest->id, "parent", manifest->parent, "tracked",
                                (int)result->is_tracked, "disks", disks_json(result->disks->disks));
+    json_t *phases = json_object();
     const struct {
         const char *key;
         uint64_t value;
@@ -69,6 +70,10 @@ json_t *save_report_json(const struct take_result *result)
         {"rounds", counters->rounds},         {"total_us", result->total_us},
     };
 
+    for (size_t i = 0; i < result->timings.count; i++)
+        json_object_set_new(phases, result->timings.rows[i].phase,
+                            json_integer((json_int_t)result->timings.rows[i].us));
+    json_object_set_new(object, "phases_us", phases);
     json_object_set_new(object, "snapshot", json_sprintf("%s/%s", manifest->machine, manifest->id));
     for (size_t i = 0; i < ARRAY_COUNT(numbers); i++)
         json_object_set_new(object, numbers[i].key, json_integer((json_int_t)numbers[i].value));
