@@ -23,7 +23,7 @@ NEEDED = ("qemu-system-x86_64", "qemu-img", "busybox", "mksquashfs", "cpio", "de
 class Site:
     """A running lab; use it in a `with` statement, which also stops it."""
 
-    downtime_ms = 2000  # emulated hosts encrypt and compress at a few MiB/s
+    downtime_ms = 4000  # emulated hosts encrypt and compress at a few MiB/s
 
     def __init__(self, build_folder):
         images.require(NEEDED)
