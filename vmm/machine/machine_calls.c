@@ -9,6 +9,7 @@
 #include "base/checked_math.h"
 #include "base/cleanup.h"
 #include "base/clock.h"
+#include "base/test_hook.h"
 #include "control/resume_record.h"
 #include "vmm/kvm/kvm_speed.h"
 #include "vmm/machine/machine.h"
@@ -134,8 +135,10 @@ static struct err *pause_machine(struct machine_control *control, struct machine
 {
     bool is_held = call->request->pause->hold != 0;
 
-    if (control->run_state == FERRY__CONTROL_RUN_STATE__RUN_STATE_INCOMING && !is_held)
-        return complete_incoming(control);
+    if (control->run_state == FERRY__CONTROL_RUN_STATE__RUN_STATE_INCOMING && !is_held) {
+        TRY(complete_incoming(control));
+        return machine_open_disks(control->paused);
+    }
     TRY(machine_control_expect(control, FERRY__CONTROL_RUN_STATE__RUN_STATE_RUNNING, "pause"));
     TRY(machine_pause(control->machine, &control->paused));
     control->pause_holder = is_held ? call->connection : 0;
@@ -166,6 +169,7 @@ struct err *machine_call_resume(struct machine_control *control, struct machine_
     /* The record says that the machine ran: whatever is likely to fail comes before it. */
     TRY(machine_open_disks(control->paused));
     TRY(resume_record_write(call->request->resume, call->fds, call->fd_count));
+    test_hook("vm-run resume");
     return machine_control_run(control);
 }
 

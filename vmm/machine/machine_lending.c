@@ -10,6 +10,7 @@
 #include <string.h>
 
 #include "base/cleanup.h"
+#include "base/test_hook.h"
 #include "proto/section.h"
 #include "vmm/machine/machine.h"
 #include "vmm/machine/machine_control_internal.h"
@@ -256,6 +257,7 @@ struct err *machine_call_freeze_disks(struct machine_control *control, struct ma
         return err_new(ERR_STATE, "freeze disks: this connection has not prepared them");
     control->prepare_holder = 0;
     TRY(machine_freeze_disks(control->paused, &disks));
+    test_hook("vm-run freeze disks");
     control->counters.disk_freezes++;
     reply.result_case = FERRY__CONTROL_REPLY__RESULT_DISKS;
     reply.disks = disks;
@@ -290,6 +292,7 @@ struct err *machine_call_hand_over(struct machine_control *control, struct machi
     control->handed_to = target;
     memcpy(control->handed_session, hand_over->session.data, MACHINE_SESSION_BYTES);
     control->run_state = FERRY__CONTROL_RUN_STATE__RUN_STATE_HANDED_OVER;
+    test_hook("vm-run hand over");
     return NULL;
 }
 
