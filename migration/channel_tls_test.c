@@ -22,8 +22,8 @@ static char folder[64];
 
 static const char *path_of(const char *below)
 {
-    static char paths[4][128];
-    static unsigned next;
+    static _Thread_local char paths[4][128];
+    static _Thread_local unsigned next;
     char *path = paths[next++ % 4];
 
     (void)snprintf(path, sizeof(paths[0]), "%s/%s", folder, below);

@@ -544,9 +544,9 @@ TEST(a_guest_that_writes_too_fast_is_left_where_it_is)
 {
     struct machine_fake_config wild = busy_guest;
 
-    wild.filled_pages = 8192;
-    wild.working_set_pages = 8192;
-    wild.pages_per_second = 2000000;
+    wild.filled_pages = 2048;
+    wild.working_set_pages = 2048;
+    wild.pages_per_second = 200000;
     ASSERT_OK(machine_fake_start(&wild, &machine));
     ASSERT_OK(machine_fake_connect(machine, "test", &control));
     struct source_config config = {
@@ -557,7 +557,7 @@ TEST(a_guest_that_writes_too_fast_is_left_where_it_is)
         .observer = &watch.base,
         .channels = 1,
         .bytes_per_second = 16u << 20,
-        .limits = {.downtime_ms_max = 20, .rounds_max = 2},
+        .limits = {.downtime_ms_max = 20, .rounds_max = 1},
     };
     ASSERT_OK(source_create(&config, &source));
 

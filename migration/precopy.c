@@ -144,6 +144,11 @@ struct err *precopy_run(struct precopy *precopy)
     }
 }
 
+struct err *precopy_count_rest(struct precopy *precopy)
+{
+    return control_harvest(precopy->control, 0, 0, &precopy->progress.left_pages);
+}
+
 struct err *precopy_send_rest(struct precopy *precopy, uint64_t *out_pages)
 {
     uint64_t page_count = lent_memory_page_count(precopy->memory);

@@ -32,6 +32,8 @@ struct precopy {
 /* Rounds until the guest may be stopped. ERR_STATE, with the figures and a remedy, when its rest
  * never becomes small enough. */
 ERR_RESULT precopy_run(struct precopy *precopy);
+/* How many pages are dirty now, into progress. */
+ERR_RESULT precopy_count_rest(struct precopy *precopy);
 /* All that is dirty, of a machine that stands still. *out_pages: how many there were. */
 ERR_RESULT precopy_send_rest(struct precopy *precopy, uint64_t *out_pages);
 

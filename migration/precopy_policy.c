@@ -32,12 +32,16 @@ uint64_t precopy_blackout_ns(struct precopy_progress progress)
     return FIXED_NS + ROUND_TRIPS * progress.round_trip_ns + rest_ns(progress);
 }
 
+bool precopy_fits(struct precopy_progress progress, struct precopy_limits limits)
+{
+    return precopy_blackout_ns(progress) <= (uint64_t)limits.downtime_ms_max * NS_PER_MS;
+}
+
 enum precopy_verdict precopy_decide(struct precopy_progress progress, struct precopy_limits limits)
 {
-    uint64_t budget_ns = (uint64_t)limits.downtime_ms_max * NS_PER_MS;
-    bool fits = precopy_blackout_ns(progress) <= budget_ns;
+    bool fits = precopy_fits(progress, limits);
 
-    if (progress.left_pages == 0 || (fits && rest_ns(progress) <= REST_NS_SMALL))
+    if (fits && rest_ns(progress) <= REST_NS_SMALL)
         return PRECOPY_STOP_GUEST;
     /* A rest that fits is still copied down while rounds shrink it: what is not sent in the
      * blackout need not be waited for. */

@@ -8,6 +8,7 @@
 #ifndef MIGRATION_PRECOPY_POLICY_H
 #define MIGRATION_PRECOPY_POLICY_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 struct precopy_limits {
@@ -31,6 +32,7 @@ enum precopy_verdict {
 };
 
 uint64_t precopy_blackout_ns(struct precopy_progress progress);
+bool precopy_fits(struct precopy_progress progress, struct precopy_limits limits);
 enum precopy_verdict precopy_decide(struct precopy_progress progress, struct precopy_limits limits);
 
 #endif

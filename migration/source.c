@@ -206,6 +206,14 @@ static void round_done(void *context, const struct precopy_progress *progress)
     source->config.observer->ops->round(source->config.observer, progress);
 }
 
+static struct err *copy_rounds(struct source *source)
+{
+    TRY(precopy_run(&source->precopy));
+    source->report.rounds = source->precopy.progress.rounds_done;
+    source->report.blackout_predicted_ns = precopy_blackout_ns(source->precopy.progress);
+    return NULL;
+}
+
 /* Only this thread sets the senders; the lock is for those who look on. */
 static struct err *copy_memory(struct source *source) LOCK_UNCHECKED
 {
@@ -218,10 +226,7 @@ static struct err *copy_memory(struct source *source) LOCK_UNCHECKED
         .round_done = round_done,
         .context = source,
     };
-    TRY(precopy_run(&source->precopy));
-    source->report.rounds = source->precopy.progress.rounds_done;
-    source->report.blackout_predicted_ns = precopy_blackout_ns(source->precopy.progress);
-    return NULL;
+    return copy_rounds(source);
 }
 
 static struct err *write_record(struct source *source)
@@ -237,17 +242,30 @@ static void remove_record(struct source *source)
         log_err(LOG_WARNING, "hand-over record", err);
 }
 
-static struct err *stop_guest(struct source *source)
-{
-    return control_pause(source->config.control, true, &source->paused_ns);
-}
-
 static void resume_guest(struct source *source)
 {
     struct err *err = control_resume(source->config.control);
 
     if (err != NULL)
         log_err(LOG_ERROR, "resume the machine", err);
+}
+
+/* Between the last round and the stop the guest may have written more than the budget allows for.
+ * Then it goes on, and so do the rounds, of which there is only a limited number. */
+static struct err *stop_guest(struct source *source)
+{
+    const struct precopy_limits *limits = &source->config.limits;
+
+    for (;;) {
+        TRY(control_pause(source->config.control, true, &source->paused_ns));
+        struct err *err = precopy_count_rest(&source->precopy);
+        if (err == NULL && precopy_fits(source->precopy.progress, *limits))
+            return NULL;
+        resume_guest(source);
+        if (err != NULL)
+            return err;
+        TRY(copy_rounds(source));
+    }
 }
 
 /* State first: saving it can write guest memory, which the rest then carries. */
