@@ -20,6 +20,7 @@ static const struct timeouts timeouts = {.connect_ms = 3000, .silence_ms = 3000}
 
 static char folder[64];
 
+/* Client and server, each in its thread, name their files. */
 static const char *path_of(const char *below)
 {
     static _Thread_local char paths[4][128];

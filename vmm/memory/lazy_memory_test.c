@@ -37,7 +37,10 @@ static void wait_for_end(void)
 {
     struct pollfd polled = {.fd = ended_fd, .events = POLLIN};
 
+    uint64_t count = 0;
+
     assert_int_equal(poll(&polled, 1, 10000), 1);
+    assert_int_equal(read(ended_fd, &count, sizeof(count)), sizeof(count));
 }
 
 /* What page holds: zeros in every fifth and in the last quarter. */
