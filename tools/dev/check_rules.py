@@ -115,15 +115,22 @@ def size_breaches(name, text):
             opened = None
 
 
-def test_breaches(path, name, text):
-    """A source has its test beside it, or says in its file comment where it is tested."""
+def test_breaches(path, name, text, names):
+    """A source has its test beside it, or says in its file comment where it is tested: by a path,
+    or by a file's name, since those are unique."""
     if not name.startswith(tuple(f"{folder}/" for folder in LAYER_FOLDERS)):
         return
     if name.endswith(("_test.c", "_fuzz.c", "_fake.c")) or path.with_name(path.stem + "_test.c").exists():
         return
     head = text.split("*/", 2)
-    if "Tested by:" not in (head[1] if len(head) > 2 else "") and not is_excused("tested", name):
-        yield f"{name}: tested: no {path.stem}_test.c beside it and no 'Tested by:' line"
+    claim = re.search(r"Tested by:(.*)", head[1] if len(head) > 2 else "", re.DOTALL)
+    if claim is None:
+        if not is_excused("tested", name):
+            yield f"{name}: tested: no {path.stem}_test.c beside it and no 'Tested by:' line"
+        return
+    for word in re.findall(r"\b[\w./]+_(?:test|fuzz)\.\w+|\btests/[\w./]*\w", claim.group(1)):
+        if not (ROOT / word).exists() and not any(known.endswith("/" + word) for known in names):
+            yield f"{name}: tested: 'Tested by:' names {word}, which does not exist"
 
 
 def name_breaches(names):
@@ -181,7 +188,7 @@ def breaches():
             yield from pattern_breaches(name, *split_c(text))
             yield from size_breaches(name, text)
         if name.endswith(".c"):
-            yield from test_breaches(path, name, text)
+            yield from test_breaches(path, name, text, names)
         if name.endswith((".py", ".sh")) and len(text.splitlines()) > FILE_LINES_MAX:
             yield f"{name}: file size: more than {FILE_LINES_MAX} lines"
     for row in EXCEPTIONS:
