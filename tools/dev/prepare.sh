@@ -52,7 +52,8 @@ install_packages() {
 
 # A kernel index is needed to find the lab's kernel; a fresh container has none.
 refresh_package_index() {
-    apt-cache show linux-image-cloud-amd64 >/dev/null 2>&1 || as_root apt-get update -q >/dev/null 2>&1
+    apt-cache show linux-image-cloud-amd64 >/dev/null 2>&1 ||
+        as_root apt-get update -q >/dev/null 2>&1
 }
 
 # build_preset NAME: configures once, builds, and says one line when all is well. A warning that
@@ -60,7 +61,8 @@ refresh_package_index() {
 build_preset() {
     log=$(mktemp)
     started=$(date +%s)
-    if { [ -f "build/$1/build.ninja" ] || cmake --preset "$1" -DWARNINGS_AS_ERRORS=OFF >"$log" 2>&1; } &&
+    if { [ -f "build/$1/build.ninja" ] ||
+        cmake --preset "$1" -DWARNINGS_AS_ERRORS=OFF >"$log" 2>&1; } &&
         cmake --build "build/$1" >>"$log" 2>&1; then
         rm -f "$log"
         echo "built preset '$1' in $(($(date +%s) - started)) s"

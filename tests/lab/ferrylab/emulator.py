@@ -59,10 +59,11 @@ class Emulator:
             "qemu-system-x86_64", "-accel", "tcg,thread=multi", "-cpu", CPU, "-smp", str(vcpus),
             "-m", str(memory_mib), "-kernel", str(kernel.image), "-initrd", str(initramfs),
             "-append", f"{COMMAND_LINE} lab.host={self.name}", "-nodefaults", "-display", "none",
-            "-no-reboot", "-d", "cpu_reset", "-D", f"{self.folder / self.name}.reset", "-monitor", "none", "-serial", f"file:{self.serial}",
+            "-no-reboot", "-monitor", "none", "-serial", f"file:{self.serial}",
             "-qmp", f"unix:{self.folder / self.name}.qmp,server=on,wait=off",
             "-netdev", f"user,id=control,restrict=on,hostfwd=tcp:127.0.0.1:{self.port}-:7",
-            "-device", "virtio-net-pci,netdev=control,romfile=,mac=52:54:00:fe:ff:ff", "-device", "virtio-rng-pci"]
+            "-device", "virtio-net-pci,netdev=control,romfile=,mac=52:54:00:fe:ff:ff",
+            "-device", "virtio-rng-pci"]
         for drive, access in drives:
             arguments += ["-drive", f"file={drive},format=raw,if=virtio,cache=unsafe,{access}"]
         for nic in nics:

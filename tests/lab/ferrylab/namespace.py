@@ -23,7 +23,8 @@ class Namespace:
         self.process = None
         self.environment = dict(
             os.environ, PATH=search_path, FERRY_RUNTIME_DIR="/run/ferry",
-            FERRY_STATE_DIR=str(self.folder / "state"), FERRY_CONFIG_DIR=str(self.folder / "config"))
+            FERRY_STATE_DIR=str(self.folder / "state"),
+            FERRY_CONFIG_DIR=str(self.folder / "config"))
 
     def start(self, srv):
         """Creates the namespaces; the folder `srv` becomes /srv in them."""

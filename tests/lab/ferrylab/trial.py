@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What scenarios are written with: a machine, who runs it, who watches it, and the account of it."""
+"""What scenarios are written with: a machine, who runs it, who watches it, what came of it."""
 
 import time
 

@@ -29,6 +29,7 @@ def run(trial):
     trial.restore(second)
     after = trial.clock_difference()
     if abs(after - before) > CLOCK_TOLERANCE_SECONDS:
-        raise Failure(f"the guest's wall clock did not catch up: {before:.1f} s, then {after:.1f} s")
+        raise Failure(f"the guest's wall clock did not catch up: it was off by {before:.1f} s, "
+                      f"then by {after:.1f} s")
     trial.kill()
     trial.restore(first)
