@@ -3,7 +3,7 @@
 """Links that break at any point of a move: the guest goes on where it was, nothing is left over."""
 
 from ferrytest.case import Case, main, needs
-from ferrytest.receiver import Receiver
+from ferrytest.receiver import PATIENT, Receiver
 
 # Early in the handshake, in the TLS of the channels, within memory, and late in it.
 POINTS = (100, 3000, 20000, 1 << 20, 8 << 20)
@@ -22,7 +22,7 @@ class BrokenLink(Case):
     def move_over(self, fault, after_bytes):
         """A move that the link's fault ends; returns what vm-migrate says."""
         link = self.link(self.receiver, fault, after_bytes)
-        output = self.source.refuse("vm-migrate", "m", self.receiver.address(link.port))
+        output = self.source.refuse("vm-migrate", "m", self.receiver.address(link.port), *PATIENT)
         self.assertTrue(link.has_struck.is_set())
         self.assertRegex(output, r"vm-migrate: \S")
         self.assertEqual(self.source.state("m"), "running")
@@ -33,7 +33,7 @@ class BrokenLink(Case):
     def finish(self):
         """After the fault is gone, the same machine moves to the same receiver."""
         self.guest.check(2)
-        self.source.run("vm-migrate", "m", self.receiver.address())
+        self.source.run("vm-migrate", "m", self.receiver.address(), *PATIENT)
         self.follow(self.target, "m", self.guest.jobs).check(2)
 
     def test_a_cut_link(self):
@@ -60,7 +60,7 @@ class BrokenLink(Case):
         link = self.link(self.receiver, None, 0)
         port = link.port
         link.close()
-        self.source.refuse("vm-migrate", "m", self.receiver.address(port))
+        self.source.refuse("vm-migrate", "m", self.receiver.address(port), *PATIENT)
         self.finish()
 
 

@@ -9,7 +9,7 @@ import os
 import signal
 
 from ferrytest.case import MACHINE, Case, main, needs
-from ferrytest.receiver import Receiver
+from ferrytest.receiver import PATIENT, Receiver
 
 # Killed before it steps into these, the source has not given the guest away.
 SOURCE_KEEPS = ("connect", "check", "channels", "precopy", "record", "stop", "state", "hand over")
@@ -28,7 +28,11 @@ class KilledMover(Case):
         """A machine on its way, with one of the two sides to stop."""
         self.receiver = Receiver(self.target, stop_at=target_stop)
         self.guest = self.boot(self.source, memory=32)
-        self.move = self.source.start("vm-migrate", "m", self.receiver.address(),
+        self.move_again(source_stop)
+
+    def move_again(self, source_stop):
+        """Another move of the same machine."""
+        self.move = self.source.start("vm-migrate", "m", self.receiver.address(), *PATIENT,
                                       stop_at=source_stop)
 
     def kill_source(self, step):
@@ -60,8 +64,7 @@ class KilledMover(Case):
         for step in SOURCE_KEEPS:
             with self.subTest(step=step):
                 if step != SOURCE_KEEPS[0]:
-                    self.move = self.source.start("vm-migrate", "m", self.receiver.address(),
-                                                  stop_at=step)
+                    self.move_again(step)
                 self.assertTrue(self.move.wait_until_stopped(), self.move.output())
                 self.move.kill()
                 self.expect_at_source()

@@ -1,6 +1,9 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-"""Savers, restorers and machines are killed at each of their steps: nothing is lost or left over."""
+"""Savers, restorers and machines are killed at each step: nothing is lost or left over."""
+
+import os
+import signal
 
 from ferrytest.case import Case, main, needs
 from ferrytest.program import wait_for
@@ -46,9 +49,8 @@ class Killed(Case):
                 host.run("vm-save", "m")
                 saver = host.start("vm-save", "m", stop_at=step)
                 self.assertTrue(saver.wait_until_stopped(), saver.output())
-                host.run("kill", "-9", host.machines()["m"]["pid"] if step in ("copy memory", "pause")
-                         else host.machine_processes()[0])
-                saver.signal(18) # SIGCONT
+                os.kill(host.machine_processes()[0], signal.SIGKILL)
+                saver.signal(signal.SIGCONT)
                 saver.wait()
                 host.wait_for_processes(0)
                 for snapshot in host.snapshots("m"):
@@ -83,7 +85,7 @@ class Killed(Case):
                 self.assertTrue(restorer.wait_until_stopped(), restorer.output())
                 pid = wait_for("a machine process", host.machine_processes)[0]
                 host.run("kill", "-9", pid)
-                restorer.signal(18) # SIGCONT
+                restorer.signal(signal.SIGCONT)
                 restorer.must_fail()
                 host.wait_for_processes(0)
         host.run("vm-restore", "m")

@@ -6,7 +6,7 @@ import json
 import signal
 
 from ferrytest.case import Case, main, needs, only_kvm
-from ferrytest.receiver import Receiver
+from ferrytest.receiver import PATIENT, Receiver
 
 ROUNDS = 4
 
@@ -29,7 +29,8 @@ class Migrate(Case):
         for turn in range(count):
             here, there = hosts[turn % 2], hosts[1 - turn % 2]
             guest.check(1)
-            output = here.run("vm-migrate", "m", receivers[1 - turn % 2].address(), "--json")
+            output = here.run("vm-migrate", "m", receivers[1 - turn % 2].address(), *PATIENT,
+                              "--json")
             self.assertEqual(events(output)[-1]["event"], "moved", output)
             guest.close()
             here.wait_for_state("m", "gone")
@@ -47,7 +48,8 @@ class Migrate(Case):
 
     @only_kvm
     def test_two_vcpus_with_timer_floating_point_and_clock(self):
-        self.there_and_back(ROUNDS, jobs=("pattern", "timer"), second_jobs=("fpu", "clock", "dirty"))
+        self.there_and_back(ROUNDS, jobs=("pattern", "timer"),
+                            second_jobs=("fpu", "clock", "dirty"))
 
     @only_kvm
     def test_memory_in_two_slots(self):
@@ -64,7 +66,7 @@ class Migrate(Case):
         receiver = Receiver(target)
         names = ("one", "two", "three")
         guests = [self.boot(source, name, memory=32) for name in names]
-        moves = [source.start("vm-migrate", name, receiver.address()) for name in names]
+        moves = [source.start("vm-migrate", name, receiver.address(), *PATIENT) for name in names]
         for move in moves:
             move.must_succeed()
         for name, guest in zip(names, guests):
@@ -82,7 +84,7 @@ class Migrate(Case):
         self.assertEqual(source.state("m"), "running")
         target.wait_for_processes(0)
         guest.check(2)
-        source.run("vm-migrate", "m", receiver.address())
+        source.run("vm-migrate", "m", receiver.address(), *PATIENT)
         self.follow(target, "m", guest.jobs).check(2)
 
     def test_another_command_can_cancel_it(self):
@@ -102,7 +104,7 @@ class Migrate(Case):
         receiver = Receiver(target)
         guest = self.boot(source, memory=32)
         other = self.boot(target, memory=32)
-        self.assertIn("'m'", source.refuse("vm-migrate", "m", receiver.address()))
+        self.assertIn("'m'", source.refuse("vm-migrate", "m", receiver.address(), *PATIENT))
         target.wait_for_processes(1)
         guest.check(1)
         other.check(1)
