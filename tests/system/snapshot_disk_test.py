@@ -6,7 +6,7 @@ import os
 import pathlib
 import subprocess
 
-from ferrytest.case import MACHINE, Case, main, needs, only_kvm
+from ferrytest.case import Case, main, needs, only_kvm
 from ferrytest.program import wait_for
 
 DISK_BYTES = 16 << 20
@@ -21,8 +21,7 @@ class SnapshotDisk(Case):
         path = self.folder / f"disk.{image_format}"
         subprocess.run(["qemu-img", "create", "-q", "-f", image_format, path, str(DISK_BYTES)],
                        check=True)
-        disk = path if MACHINE == "fake" else f"id=vda,path={path},format={image_format}"
-        return self.boot(host, disk=disk, jobs=("pattern", "disk"), **settings)
+        return self.boot(host, disk=path, jobs=("pattern", "disk"), **settings)
 
     def save_and_end(self):
         """A snapshot of a machine that has ended; its sealed image."""

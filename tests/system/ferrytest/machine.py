@@ -2,6 +2,7 @@
 """A running guest, judged by what it says on its console."""
 
 import os
+import pathlib
 import subprocess
 import threading
 import time
@@ -62,6 +63,17 @@ class Guest:
                 if wrong:
                     raise Failure(f"guest {self.name}: {job} {report}")
 
+    def autopsy(self):
+        """What is known of a machine whose guest says nothing."""
+        said = [self.host.start("vm-ctl", "status", self.name).must_end()]
+        for pid in self.host.machine_processes():
+            for task in pathlib.Path(f"/proc/{pid}/task").iterdir():
+                stat = (task / "stat").read_text().rsplit(")", 1)[1].split()
+                said.append(f"{pid} {(task / 'comm').read_text().strip()}: {stat[0]}, "
+                            f"{stat[11]}+{stat[12]} ticks, in {(task / 'wchan').read_text()}")
+        log = pathlib.Path(self.host.env["FERRY_RUNTIME_DIR"]) / f"{self.name}.log"
+        return "\n".join(said + ([log.read_text()[-1000:]] if log.exists() else []))
+
     def check(self, reports=2, seconds=SILENCE_SECONDS_MAX):
         """Waits until each job has reported `reports` times more, and judges all reports."""
         deadline = time.monotonic() + seconds
@@ -70,9 +82,9 @@ class Guest:
             while any(len(self.reports[job]) < count for job, count in wanted.items()):
                 if not self.news.wait(max(0, deadline - time.monotonic())):
                     self._judge()
-                    state = {job: len(self.reports[job]) for job in self.jobs}
-                    raise Failure(f"guest {self.name} is silent for {seconds} s: {state}, "
-                                  f"last lines {self.lines[-5:]}")
+                    counts = {job: len(self.reports[job]) for job in self.jobs}
+                    raise Failure(f"guest {self.name} is silent for {seconds} s: {counts}, "
+                                  f"last lines {self.lines[-5:]}\n{self.autopsy()}")
             self._judge()
             for job, count in wanted.items():
                 first, last = self.reports[job][count - reports], self.reports[job][-1]

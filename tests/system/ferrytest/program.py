@@ -39,6 +39,11 @@ class Program:
         except subprocess.TimeoutExpired:
             raise Failure(f"{self} runs for more than {seconds} s:\n{self.output()}") from None
 
+    def must_end(self, seconds=30):
+        """Waits for the end, whatever it is; returns the output."""
+        self.wait(seconds)
+        return self.output()
+
     def must_succeed(self, seconds=120):
         """Waits for the end, which must be a good one; returns the output."""
         code = self.wait(seconds)
