@@ -47,6 +47,7 @@ class FerryHost:
 
     def start_guest(self, name, payload, memory_mib, command_line, cpus=1, extra=()):
         console = ConsoleLog(self.folder / f"{name}.console")
+        console.path.unlink(missing_ok=True)  # an earlier guest's "ready" is not this one's
         log = open(self.folder / f"{name}.log", "w", encoding="utf-8")
         self.popen("vm-run", "--name", name, "--memory", memory_mib, "--cpus", cpus, "--kernel",
                    payload, "--append", command_line, "--console", f"file={console.path}",

@@ -46,6 +46,7 @@ class Qemu:
                  incoming=None):
         self.folder = pathlib.Path(folder)
         self.console = ConsoleLog(self.folder / f"{name}.console")
+        self.console.path.unlink(missing_ok=True)
         qmp_path = self.folder / f"{name}.qmp"
         args = [QEMU, "-accel", "kvm", "-cpu", "host", "-m", str(memory_mib),
                 "-M", "microvm,pit=on,pic=on,rtc=off,isa-serial=on", "-nodefaults",
