@@ -108,7 +108,7 @@ struct err *host_address_connect(const struct host_address *address, uint32_t ti
 struct err *host_address_listen(const struct host_address *address, int *out_fd, uint16_t *out_port)
 {
     CLEANUP(cleanup_addresses) struct addrinfo *list = NULL;
-    struct sockaddr_in6 bound;
+    struct sockaddr_in6 bound = {0};
     socklen_t len = sizeof(bound);
     const int on = 1;
 

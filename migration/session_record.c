@@ -146,7 +146,7 @@ static struct err *read_outcome(const struct session_record *record,
 
     TRY(file_read_at(record->fd, record->path, text, sizeof(text), 0));
     for (int outcome = FERRY__MIGRATION_OUTCOME__MIGRATION_UNDECIDED;
-         outcome <= (int)FERRY__MIGRATION_OUTCOME__MIGRATION_ABORTED; outcome++) {
+         outcome <= FERRY__MIGRATION_OUTCOME__MIGRATION_ABORTED; outcome++) {
         if (memcmp(text, outcome_texts[outcome], sizeof(text)) == 0) {
             *out_outcome = (Ferry__MigrationOutcome)outcome;
             return NULL;

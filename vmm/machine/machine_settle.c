@@ -31,8 +31,6 @@
 #define WAIT_MAX_NS   (60u * (uint64_t)NS_PER_S)
 #define PROGRAM       "vm-migrate"
 
-extern char **environ;
-
 struct machine_settle {
     struct event_loop *loop;
     char name[MACHINE_NAME_MAX + 1];

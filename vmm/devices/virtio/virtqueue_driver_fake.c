@@ -51,7 +51,8 @@ void virtqueue_driver_fake_describe(struct virtqueue_driver_fake *driver, gpa_t 
     writer_le32(&out, buffer.len);
     writer_le16(&out, (uint16_t)flags);
     writer_le16(&out, (uint16_t)(next >= 0 ? next : 0));
-    ASSERT(guest_write(driver->memory, gpa(table.value + index * 16u), bytes, sizeof(bytes)));
+    ASSERT(
+        guest_write(driver->memory, gpa(table.value + (uint64_t)index * 16), bytes, sizeof(bytes)));
 }
 
 void virtqueue_driver_fake_offer(struct virtqueue_driver_fake *driver, uint16_t head)
