@@ -10,6 +10,7 @@
 
 #include <assert.h>
 
+#include "base/assert.h"
 #include "base/bitmap.h"
 #include "base/checked_math.h"
 #include "base/clock.h"
@@ -57,6 +58,7 @@ static struct err *send_range(struct precopy *precopy, uint64_t first, uint64_t 
     size_t word_first = (size_t)(first / BITMAP_WORD_BITS);
     size_t word_count = bitmap_words(count);
 
+    ASSERT(word_count > 0 && word_count <= RANGE_BLOCKS);
     for (size_t i = 0; i < word_count; i++)
         words[i] = bitmap_atomic_take_word(dirty, word_first + i);
     /* Bits beyond the last page mean nothing. */

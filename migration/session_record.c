@@ -9,7 +9,6 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <inttypes.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -24,6 +23,7 @@
 
 #define RECORD_BYTES_MAX 4096u
 #define STAT_BYTES_MAX   1024u
+#define STAT_START_FIELD 22u /* proc(5): starttime */
 
 struct session_record {
     int fd;     /* owned; holds the lock */
@@ -57,8 +57,6 @@ static uint64_t process_start_ticks(pid_t pid)
 {
     char path[64];
     char stat[STAT_BYTES_MAX + 1];
-    uint64_t start_ticks = 0;
-    char state = 0;
 
     (void)snprintf(path, sizeof(path), "/proc/%d/stat", (int)pid);
     CLEANUP(cleanup_fd) int fd = open(path, O_RDONLY | O_CLOEXEC);
@@ -66,14 +64,13 @@ static uint64_t process_start_ticks(pid_t pid)
     if (len <= 0)
         return 0;
     stat[len] = '\0';
-    /* The name in parentheses may hold anything; field 3 follows the last parenthesis. */
-    const char *fields = strrchr(stat, ')');
-    if (fields == NULL || sscanf(fields + 1,
-                                 " %c %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s "
-                                 "%*s %*s %*s %*s %" SCNu64,
-                                 &state, &start_ticks) != 2)
+    /* The name in parentheses may hold anything; field 3, the state, follows the last one. */
+    const char *at = strrchr(stat, ')');
+    if (at == NULL || at[1] != ' ' || at[2] == 'Z' || at[2] == 'X')
         return 0;
-    return state == 'Z' || state == 'X' ? 0 : start_ticks;
+    for (unsigned field = 2; field < STAT_START_FIELD && at != NULL; field++)
+        at = strchr(at + 1, ' ');
+    return at == NULL ? 0 : strtoull(at, NULL, 10);
 }
 
 static void fingerprint_text(const uint8_t fingerprint[CHANNEL_FINGERPRINT_BYTES],
@@ -179,6 +176,19 @@ const char *session_record_running_text(void)
     return outcome_texts[FERRY__MIGRATION_OUTCOME__MIGRATION_RUNNING];
 }
 
+/* The rest of the line at *at, which begins with `key`; ends it there and moves on. NULL for any
+ * other line, and from then on. */
+static const char *record_field(char **at, const char *key)
+{
+    char *line = *at == NULL ? NULL : strsep(at, "\n");
+
+    if (line == NULL || strncmp(line, key, strlen(key)) != 0) {
+        *at = NULL;
+        return NULL;
+    }
+    return line + strlen(key);
+}
+
 /* Does the process that would run the machine live, and did this certificate open the session? */
 static struct err *read_details(const struct session_record *record,
                                 const uint8_t fingerprint[CHANNEL_FINGERPRINT_BYTES],
@@ -186,20 +196,22 @@ static struct err *read_details(const struct session_record *record,
 {
     CLEANUP(cleanup_free) void *data = NULL;
     size_t len = 0;
-    char peer[2 * CHANNEL_FINGERPRINT_BYTES + 1];
     char asker[2 * CHANNEL_FINGERPRINT_BYTES + 1];
-    int pid = 0;
-    uint64_t start_ticks = 0;
 
     TRY(file_read_all(record->path, RECORD_BYTES_MAX, &data, &len));
-    if (len < SESSION_RECORD_OUTCOME_BYTES ||
-        sscanf((const char *)data + SESSION_RECORD_OUTCOME_BYTES,
-               "peer %64[0-9a-f] process %d %" SCNu64, peer, &pid, &start_ticks) != 3)
+    char *at =
+        len < SESSION_RECORD_OUTCOME_BYTES ? NULL : (char *)data + SESSION_RECORD_OUTCOME_BYTES;
+    const char *peer = record_field(&at, "peer ");
+    const char *process = record_field(&at, "process ");
+    if (peer == NULL || process == NULL)
         return err_new(ERR_INVALID, "session record '%s' is damaged", record->path);
     fingerprint_text(fingerprint, asker);
     if (strcmp(peer, asker) != 0)
         return err_new(ERR_DENIED, "this session belongs to another host");
-    *out_process_lives = start_ticks != 0 && process_start_ticks(pid) == start_ticks;
+    char *ticks = NULL;
+    long pid = strtol(process, &ticks, 10);
+    uint64_t start_ticks = strtoull(ticks, NULL, 10);
+    *out_process_lives = start_ticks != 0 && process_start_ticks((pid_t)pid) == start_ticks;
     return NULL;
 }
 

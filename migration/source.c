@@ -558,19 +558,18 @@ struct page_counts source_counts(struct source *source)
     return counts;
 }
 
-struct err *source_settle(const char *name, struct control_client *control, struct dialer *dialer,
-                          struct session_id *session, int cancel_fd, struct move_observer *observer,
-                          bool *out_runs_there)
+struct err *source_settle(struct handed_machine *machine, struct dialer *dialer, int cancel_fd,
+                          struct move_observer *observer, bool *out_runs_there)
 {
     Ferry__MigrationOutcome outcome = FERRY__MIGRATION_OUTCOME__MIGRATION_UNDECIDED;
 
-    TRY(settle_wait(dialer, session, cancel_fd, told_waiting, observer, &outcome));
+    TRY(settle_wait(dialer, &machine->session, cancel_fd, told_waiting, observer, &outcome));
     *out_runs_there = outcome == FERRY__MIGRATION_OUTCOME__MIGRATION_RUNNING;
     if (*out_runs_there) {
-        TRY(quit_machine(control, "the other host"));
+        TRY(quit_machine(machine->control, "the other host"));
     } else {
-        TRY(control_take_back(control));
-        TRY(control_resume(control));
+        TRY(control_take_back(machine->control));
+        TRY(control_resume(machine->control));
     }
-    return handover_record_remove(name);
+    return handover_record_remove(machine->name);
 }

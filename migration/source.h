@@ -67,10 +67,16 @@ void source_cancel(struct source *source);
 /* Pages sent so far, and their bytes; zeros before and after pages are sent. Thread: any. */
 struct page_counts source_counts(struct source *source);
 
-/* What became of a machine that was handed over: finishes the move, or takes the machine back and
- * resumes it. *out_runs_there says which. */
-ERR_RESULT source_settle(const char *name, struct control_client *control, struct dialer *dialer,
-                         struct session_id *session, int cancel_fd, struct move_observer *observer,
-                         bool *out_runs_there);
+/* A machine that was handed over and waits here, paused. */
+struct handed_machine {
+    const char *name;
+    struct control_client *control;
+    struct session_id session;
+};
+
+/* What became of it: finishes the move, or takes the machine back and resumes it. *out_runs_there
+ * says which. */
+ERR_RESULT source_settle(struct handed_machine *machine, struct dialer *dialer, int cancel_fd,
+                         struct move_observer *observer, bool *out_runs_there);
 
 #endif

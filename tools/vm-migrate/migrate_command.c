@@ -155,7 +155,7 @@ static struct err *settle(const struct migrate_options *options, const char *nam
     CLEANUP(cleanup_control) struct control_client *control = NULL;
     CLEANUP(cleanup_identity) struct tls_identity *identity = NULL;
     CLEANUP(cleanup_free) char *target = NULL;
-    struct session_id session;
+    struct handed_machine machine = {.name = name};
     struct host_address address;
     struct dialer_tls dialer;
     struct move_watch watch;
@@ -163,11 +163,12 @@ static struct err *settle(const struct migrate_options *options, const char *nam
 
     TRY(tls_identity_load(options->certs, &identity));
     TRY(control_client_connect(name, PROGRAM, &control));
-    TRY(find_handover(control, name, &target, &session));
+    TRY(find_handover(control, name, &target, &machine.session));
     TRY(host_address_parse(target, &address));
     dialer_tls_init(&dialer, &address, identity, &timeouts_default);
     move_watch_init(&watch, name, options->json);
-    TRY(source_settle(name, control, &dialer.base, &session, signals_fd, &watch.base, &runs_there));
+    machine.control = control;
+    TRY(source_settle(&machine, &dialer.base, signals_fd, &watch.base, &runs_there));
     if (options->json)
         program_json_event(json_pack("{s:s, s:s, s:b}", "event", "settled", "machine", name,
                                      "runs_there", (int)runs_there));

@@ -96,14 +96,11 @@ static struct err *set_text(char **field, const char *text)
 static bool parse_hex(const char *text, char separator, uint8_t *out_bytes, size_t count)
 {
     for (size_t i = 0; i < count; i++) {
-        unsigned byte;
-        int used = 0;
         while (*text == separator && i > 0)
             text++;
-        if (strspn(text, "0123456789abcdefABCDEF") < 2 ||
-            sscanf(text, "%2x%n", &byte, &used) != 1 || used != 2)
+        if (strspn(text, "0123456789abcdefABCDEF") < 2)
             return false;
-        out_bytes[i] = (uint8_t)byte;
+        out_bytes[i] = (uint8_t)strtoul((const char[]){text[0], text[1], '\0'}, NULL, 16);
         text += 2;
     }
     return *text == '\0';

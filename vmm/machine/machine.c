@@ -204,16 +204,16 @@ static struct err *create_parts(struct machine *machine)
     return machine_devices_create(machine);
 }
 
-static void take_taps(struct machine *machine, const int *tap_fds, size_t tap_fd_count)
+static void take_taps(struct machine *machine, struct machine_taps taps)
 {
     for (size_t i = 0; i < MACHINE_NETS_MAX; i++)
-        machine->tap_fds[i] = i < tap_fd_count ? tap_fds[i] : -1;
-    for (size_t i = MACHINE_NETS_MAX; i < tap_fd_count; i++)
-        close(tap_fds[i]);
+        machine->tap_fds[i] = i < taps.count ? taps.fds[i] : -1;
+    for (size_t i = MACHINE_NETS_MAX; i < taps.count; i++)
+        close(taps.fds[i]);
 }
 
 struct err *machine_create(struct event_loop *loop, const Ferry__MachineDescription *description,
-                           const int *tap_fds, size_t tap_fd_count,
+                           struct machine_taps taps,
                            void (*on_event)(void *context, enum machine_event event), void *context,
                            struct machine **out_machine)
 {
@@ -225,7 +225,7 @@ struct err *machine_create(struct event_loop *loop, const Ferry__MachineDescript
     machine->context = context;
     machine->paused.machine = machine;
     lock_init(&machine->device_lock, LOCK_DEVICES);
-    take_taps(machine, tap_fds, tap_fd_count);
+    take_taps(machine, taps);
 
     struct err *err = machine_description_copy(description, &machine->description);
     if (err == NULL)

@@ -32,11 +32,17 @@ enum machine_event {
     MACHINE_EVENT_FAILED,    /* machine_failure says why; the guest stands still */
 };
 
+/* Descriptors of taps, in the order of the networks that are given one. */
+struct machine_taps {
+    const int *fds;
+    size_t count;
+};
+
 /* Builds KVM VM, memory, vCPUs and devices for a description; nothing runs, disks are not open.
  * For a machine that boots, description->cpuid is empty and made from config.cpu_model; else the
- * host must offer every bit (the error names leaf, register and bit). tap fds are consumed. */
+ * host must offer every bit (the error names leaf, register and bit). taps are consumed. */
 ERR_RESULT machine_create(struct event_loop *loop, const Ferry__MachineDescription *description,
-                          const int *tap_fds, size_t tap_fd_count,
+                          struct machine_taps taps,
                           void (*on_event)(void *context, enum machine_event event), void *context,
                           struct machine **out_machine);
 void machine_destroy(struct machine *machine); /* stops everything; accepts NULL */

@@ -133,8 +133,10 @@ struct err *machine_control_create_machine(struct machine_control *control,
                                            const Ferry__MachineDescription *description,
                                            const int *tap_fds, size_t tap_fd_count)
 {
-    TRY(machine_create(control->config.loop, description, tap_fds, tap_fd_count, on_machine_event,
-                       control, &control->machine));
+    struct machine_taps taps = {.fds = tap_fds, .count = tap_fd_count};
+
+    TRY(machine_create(control->config.loop, description, taps, on_machine_event, control,
+                       &control->machine));
     control->run_state = FERRY__CONTROL_RUN_STATE__RUN_STATE_INCOMING;
     control->started_ns = clock_monotonic_ns();
     return NULL;

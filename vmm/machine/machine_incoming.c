@@ -78,6 +78,7 @@ struct err *machine_call_memory_source(struct machine_control *control, struct m
     if (call->fd_count != (size_t)source->file_count + 1)
         return err_new(ERR_INVALID, "load memory: %zu descriptors for an index and %u files",
                        call->fd_count, source->file_count);
-    return lazy_memory_start(machine_memory(control->machine), source->index_checksum, call->fds,
-                             call->fd_count, on_end, control, &control->lazy);
+    struct lazy_files files = {.fds = call->fds, .count = call->fd_count};
+    return lazy_memory_start(machine_memory(control->machine), source->index_checksum, files,
+                             on_end, control, &control->lazy);
 }

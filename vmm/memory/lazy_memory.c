@@ -266,9 +266,10 @@ static struct err *load_at_once(struct lazy_memory *lazy)
     return NULL;
 }
 
-struct err *lazy_memory_start(struct guest_memory *memory, uint64_t index_checksum, const int *fds,
-                              size_t fd_count, void (*on_end)(void *context, struct err *err),
-                              void *context, struct lazy_memory **out_lazy)
+struct err *lazy_memory_start(struct guest_memory *memory, uint64_t index_checksum,
+                              struct lazy_files files,
+                              void (*on_end)(void *context, struct err *err), void *context,
+                              struct lazy_memory **out_lazy)
 {
     CLEANUP(cleanup_lazy_memory) struct lazy_memory *lazy = calloc(1, sizeof(*lazy));
 
@@ -277,16 +278,16 @@ struct err *lazy_memory_start(struct guest_memory *memory, uint64_t index_checks
     lazy->stop_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     if (lazy->stop_fd < 0)
         return err_errno(errno, "create an event for loading memory");
-    if (fd_count < 2)
-        return err_new(ERR_INVALID, "load a snapshot's memory: %zu descriptors", fd_count);
+    if (files.count < 2)
+        return err_new(ERR_INVALID, "load a snapshot's memory: %zu descriptors", files.count);
     lazy->memory = memory;
     lazy->on_end = on_end;
     lazy->context = context;
     lazy->page_count = guest_memory_page_count(memory);
     TRY(check_untouched(memory));
-    TRY(duplicate_fds(lazy, fds + 1, fd_count - 1));
-    TRY(loader_init(&lazy->demand, lazy, fds[0], index_checksum));
-    TRY(loader_init(&lazy->ahead, lazy, fds[0], index_checksum));
+    TRY(duplicate_fds(lazy, files.fds + 1, files.count - 1));
+    TRY(loader_init(&lazy->demand, lazy, files.fds[0], index_checksum));
+    TRY(loader_init(&lazy->ahead, lazy, files.fds[0], index_checksum));
 
     struct err *err = page_faults_open(guest_memory_mapping(memory), lazy->page_count * PAGE_BYTES,
                                        &lazy->faults);

@@ -16,15 +16,21 @@
 struct guest_memory;
 struct lazy_memory;
 
-/* `memory` must not have been touched since it was created: start before any state is loaded. fds
- * are those of the control call memory_source (the index, then the page files); they are
- * duplicated. on_end is called once, on a loader's thread, when everything is loaded (NULL) or
- * something is damaged (the error is the callee's); touching what could not be loaded fails. Where
- * the host does not allow loading on demand, everything is loaded before this returns, and on_end
- * called. */
-ERR_RESULT lazy_memory_start(struct guest_memory *memory, uint64_t index_checksum, const int *fds,
-                             size_t fd_count, void (*on_end)(void *context, struct err *err),
-                             void *context, struct lazy_memory **out_lazy);
+/* Those of the control call memory_source: the index, then the page files. */
+struct lazy_files {
+    const int *fds;
+    size_t count;
+};
+
+/* `memory` must not have been touched since it was created: start before any state is loaded. The
+ * files are duplicated. on_end is called once, on a loader's thread, when everything is loaded
+ * (NULL) or something is damaged (the error is the callee's); touching what could not be loaded
+ * fails. Where the host does not allow loading on demand, everything is loaded before this returns,
+ * and on_end called. */
+ERR_RESULT lazy_memory_start(struct guest_memory *memory, uint64_t index_checksum,
+                             struct lazy_files files,
+                             void (*on_end)(void *context, struct err *err), void *context,
+                             struct lazy_memory **out_lazy);
 /* After on_end, or to give up: then what is not loaded is lost. Accepts NULL. */
 void lazy_memory_destroy(struct lazy_memory *lazy);
 

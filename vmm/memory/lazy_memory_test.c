@@ -99,7 +99,9 @@ static int drop(void **state)
 
 static struct err *start(struct guest_memory *memory, struct lazy_memory **out_lazy)
 {
-    return lazy_memory_start(memory, index_checksum, fds, 3, on_end, NULL, out_lazy);
+    struct lazy_files files = {.fds = fds, .count = 3};
+
+    return lazy_memory_start(memory, index_checksum, files, on_end, NULL, out_lazy);
 }
 
 static void expect_page(struct guest_memory *memory, uint64_t page)
