@@ -198,20 +198,31 @@ static struct err *switch_to(struct disk_image *self, const struct image_layer *
     return NULL;
 }
 
+struct err *disk_image_check_switch(struct block *block)
+{
+    struct disk_image *self = self_of(block);
+
+    TRY(check_held(self));
+    if (self->access != DISK_IMAGE_WRITABLE)
+        return err_new(ERR_STATE, "switch disk '%s': it is not writable", self->path);
+    if (self->layer.depth >= DISK_BACKING_DEPTH_MAX)
+        return err_new(ERR_STATE,
+                       "switch disk '%s': it stands on %u layers, which is the most; start the "
+                       "machine anew on a flat copy ('qemu-img convert -O qcow2')",
+                       self->path, self->layer.depth);
+    return NULL;
+}
+
 struct err *disk_image_switch(struct block **inout_block, const char *path, const char *format,
                               const char *overlay_path)
 {
     struct disk_image *self = self_of(*inout_block);
     struct image_layer overlay;
 
-    TRY(check_held(self));
-    if (self->access != DISK_IMAGE_WRITABLE || strcmp(format, self->format) != 0)
-        return err_new(ERR_STATE, "switch disk '%s' to '%s': it is not a writable %s image", path,
+    TRY(disk_image_check_switch(*inout_block));
+    if (strcmp(format, self->format) != 0)
+        return err_new(ERR_STATE, "switch disk '%s' to '%s': it is not a %s image", path,
                        overlay_path, format);
-
-    if (self->layer.depth >= DISK_BACKING_DEPTH_MAX)
-        return err_new(ERR_STATE, "switch disk '%s': it has %u layers already; merge some", path,
-                       self->layer.depth + 1);
 
     CLEANUP(cleanup_free) char *new_path = strdup(overlay_path);
     CLEANUP(cleanup_free) char *new_format = strdup("qcow2");

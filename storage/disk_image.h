@@ -35,6 +35,10 @@ ERR_RESULT disk_image_next_overlay(const char *path, char **out_path);
 ERR_RESULT disk_image_create_overlay(const char *path, const char *backing_path,
                                      const char *backing_format, uint64_t virtual_bytes);
 
+/* Would a switch be possible? What can be known before the pause: the disk is writable and not at
+ * the most layers that a chain may have. */
+ERR_RESULT disk_image_check_switch(struct block *block);
+
 /* The instant of a disk freeze: `block` (drained by the caller, writable) is flushed, sealed
  * (clean, mode 0444, reader lock) and becomes the backing of the overlay at overlay_path, which
  * was created with disk_image_create_overlay. On success *inout_block is the overlay. On failure

@@ -6,6 +6,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "base/limits.h"
 #include "base/unit_test.h"
 #include "storage/disk_image.h"
 
@@ -144,6 +145,31 @@ TEST(a_switch_freezes_the_old_layer_and_goes_on_in_the_overlay)
     ASSERT_OK(block_close(disk));
 }
 
+TEST(a_chain_at_its_longest_is_refused_before_a_switch)
+{
+    make_raw("long.img");
+    struct block *disk = open_disk("long.img", "raw", DISK_IMAGE_WRITABLE);
+    char *old = strdup(at("long.img"));
+    const char *format = "raw";
+
+    for (unsigned layer = 0; layer < DISK_BACKING_DEPTH_MAX; layer++) {
+        char *overlay = NULL;
+        ASSERT_OK(disk_image_check_switch(disk));
+        ASSERT_OK(disk_image_next_overlay(old, &overlay));
+        ASSERT_OK(disk_image_create_overlay(overlay, old, format, DISK_BYTES));
+        ASSERT_OK(disk_image_switch(&disk, old, format, overlay));
+        free(old);
+        old = overlay;
+        format = "qcow2";
+    }
+
+    assert_fails(disk_image_check_switch(disk), ERR_STATE);
+    fill(disk, 0, 512, 7);
+    assert_int_equal(byte_at(disk, 0), 7);
+    ASSERT_OK(block_close(disk));
+    free(old);
+}
+
 TEST(a_switch_to_somebody_elses_overlay_changes_nothing)
 {
     make_raw("a.img");
@@ -233,6 +259,7 @@ int main(void)
         cmocka_unit_test(an_overlay_shows_its_base_and_keeps_writes_to_itself),
         cmocka_unit_test(overlays_are_numbered_after_the_newest),
         cmocka_unit_test(a_switch_freezes_the_old_layer_and_goes_on_in_the_overlay),
+        cmocka_unit_test(a_chain_at_its_longest_is_refused_before_a_switch),
         cmocka_unit_test(a_switch_to_somebody_elses_overlay_changes_nothing),
         cmocka_unit_test(a_disk_in_use_is_refused),
         cmocka_unit_test(a_disk_that_is_handed_over_is_free_for_others_until_it_is_taken_back),

@@ -88,6 +88,7 @@ static struct err *prepare_disk(struct machine_disk *disk)
     const Ferry__DiskConfig *config = disk->config;
     CLEANUP(cleanup_free) char *overlay = NULL;
 
+    TRY(disk_image_check_switch(disk->block));
     TRY(disk_image_next_overlay(config->path, &overlay));
     TRY(disk_image_create_overlay(overlay, config->path, config->format,
                                   disk->block->virtual_bytes));
