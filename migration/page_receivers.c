@@ -158,6 +158,20 @@ static struct err *receive_pages(struct receiver *receiver, struct page_decoder 
     return page_decoder_end(decoder);
 }
 
+/* The end of a round goes back to the source, which waits for it. */
+static struct err *receive_end(struct receiver *receiver, const Ferry__MigrationFrame *frame,
+                               bool *out_ended)
+{
+    if (frame->end->batches != receiver->batches)
+        return err_new(ERR_INVALID, "%ju of %ju batches arrived", (uintmax_t)receiver->batches,
+                       (uintmax_t)frame->end->batches);
+    *out_ended = !frame->end->goes_on;
+    if (*out_ended)
+        return NULL;
+    TRY(frame_stream_send(receiver->stream, frame, NULL, 0));
+    return channel_flush(frame_stream_channel(receiver->stream));
+}
+
 /* One frame; *out_ended: it was the last. */
 static struct err *receive_frame(struct receiver *receiver, struct page_decoder *decoder,
                                  bool *out_ended)
@@ -171,13 +185,10 @@ static struct err *receive_frame(struct receiver *receiver, struct page_decoder 
     TRY(frame_stream_receive(receiver->stream, limits, &frame, &payload_bytes));
     if (frame->body_case == FERRY__MIGRATION_FRAME__BODY_PAGES)
         err = receive_pages(receiver, decoder, frame->pages, payload_bytes);
-    else if (frame->body_case != FERRY__MIGRATION_FRAME__BODY_END)
-        err = err_new(ERR_INVALID, "'%s' on a data connection", frame_name(frame->body_case));
-    else if (frame->end->batches != receiver->batches)
-        err = err_new(ERR_INVALID, "%ju of %ju batches arrived", (uintmax_t)receiver->batches,
-                      (uintmax_t)frame->end->batches);
+    else if (frame->body_case == FERRY__MIGRATION_FRAME__BODY_END)
+        err = receive_end(receiver, frame, out_ended);
     else
-        *out_ended = true;
+        err = err_new(ERR_INVALID, "'%s' on a data connection", frame_name(frame->body_case));
     ferry__migration_frame__free_unpacked(frame, NULL);
     return err;
 }

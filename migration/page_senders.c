@@ -20,6 +20,9 @@
 #define JOB_BLOCKS      64u
 #define JOBS_PER_SENDER 3u
 
+/* For the target to take in what is on its way; a link that is lost is noticed much earlier. */
+#define ROUND_TAKEN_MS_MAX 120000u
+
 enum job_kind { JOB_PAGES, JOB_FLUSH, JOB_END };
 
 struct job {
@@ -146,29 +149,41 @@ static struct err *send_block(struct sender *sender, uint64_t block, uint64_t bi
     return NULL;
 }
 
-static struct err *send_end(struct sender *sender)
+static struct err *send_end(struct sender *sender, enum job_kind kind)
 {
     Ferry__MigrationEnd end = FERRY__MIGRATION_END__INIT;
     Ferry__MigrationFrame frame;
 
     end.batches = sender->batches;
+    end.goes_on = kind == JOB_FLUSH;
     FRAME_BODY(&frame, END, end, &end);
-    return frame_stream_send(sender->stream, &frame, NULL, 0);
+    TRY(frame_stream_send(sender->stream, &frame, NULL, 0));
+    return channel_flush(frame_stream_channel(sender->stream));
+}
+
+/* What the kernels hold at both ends is then in the target's memory: it can be a great deal more
+ * than the pages that are left, and a guest that stopped meanwhile would wait for it. */
+static struct err *wait_until_taken(struct sender *sender)
+{
+    Ferry__MigrationFrame *frame = NULL;
+
+    TRY(frame_stream_expect(sender->stream, FERRY__MIGRATION_FRAME__BODY_END, ROUND_TAKEN_MS_MAX,
+                            &frame));
+    ferry__migration_frame__free_unpacked(frame, NULL);
+    return NULL;
 }
 
 static struct err *do_job(struct sender *sender, const struct job *job)
 {
     for (size_t i = 0; i < job->count; i++)
         TRY(send_block(sender, job->entries[i].block, job->entries[i].bits));
-    if (job->kind == JOB_END)
-        TRY(send_end(sender));
+    if (job->kind == JOB_PAGES)
+        return NULL;
     /* Time between jobs is not the link's doing. */
-    if (job->kind != JOB_PAGES) {
-        sender->window = (struct compression_window){0};
-        sender->window_started_ns = 0;
-        TRY(channel_flush(frame_stream_channel(sender->stream)));
-    }
-    return NULL;
+    sender->window = (struct compression_window){0};
+    sender->window_started_ns = 0;
+    TRY(send_end(sender, job->kind));
+    return job->kind == JOB_FLUSH ? wait_until_taken(sender) : NULL;
 }
 
 static void sender_main(void *argument)

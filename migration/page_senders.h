@@ -34,7 +34,7 @@ void page_senders_destroy(struct page_senders *senders); /* interrupts them firs
 
 /* Pages block * 64 + n for each set bit n; waits while that connection's queue is full. */
 void page_senders_add(struct page_senders *senders, uint64_t block, uint64_t bits);
-/* Until all that was added is with the kernel. */
+/* Ends a round: until all that was added is in the target's memory. */
 ERR_RESULT page_senders_flush(struct page_senders *senders);
 /* Tells the receivers that this was all, and flushes. Nothing may be added afterwards. */
 ERR_RESULT page_senders_end(struct page_senders *senders);
