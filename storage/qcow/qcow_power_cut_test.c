@@ -14,6 +14,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/assert.h"
 #include "base/bytes.h"
 #include "base/checked_math.h"
 #include "base/unit_test.h"
@@ -68,6 +69,7 @@ static uint64_t states_checked;
 
 static uint64_t random_below(uint64_t limit)
 {
+    ASSERT(limit > 0);
     random_state ^= random_state << 13;
     random_state ^= random_state >> 7;
     random_state ^= random_state << 17;
