@@ -15,8 +15,8 @@
 #include "storage/qcow/qcow_image.h"
 #include "storage/testing/host_file_fake.h"
 #include "storage/testing/qcow_checker.h"
+#include "storage/testing/sector_stamp.h"
 
-#define SECTOR_BYTES  512u
 #define DISK_BYTES    (2u << 20)
 #define SECTOR_COUNT  (DISK_BYTES / SECTOR_BYTES)
 #define WRITER_COUNT  4u
@@ -34,23 +34,6 @@ struct worker {
     uint64_t number;
     bool has_failed;
 };
-
-static void stamp_sector(uint8_t *sector, uint64_t stamp)
-{
-    for (unsigned i = 0; i < SECTOR_BYTES; i += 8)
-        memcpy(sector + i, &stamp, 8);
-}
-
-static uint64_t stamp_of(const uint8_t *sector)
-{
-    uint64_t stamp;
-
-    memcpy(&stamp, sector, 8);
-    for (unsigned i = 8; i < SECTOR_BYTES; i += 8)
-        if (memcmp(sector + i, &stamp, 8) != 0)
-            return UINT64_MAX;
-    return stamp;
-}
 
 static bool succeeds(struct err *err)
 {

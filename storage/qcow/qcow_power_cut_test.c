@@ -25,8 +25,8 @@
 #include "storage/testing/host_file_fake.h"
 #include "storage/testing/host_file_recorder.h"
 #include "storage/testing/qcow_checker.h"
+#include "storage/testing/sector_stamp.h"
 
-#define SECTOR_BYTES  512u
 #define OPERATIONS    90u
 #define BACKING_STAMP ((uint64_t)1 << 62)
 
@@ -81,24 +81,6 @@ static uint64_t setting(const char *name, uint64_t otherwise)
     const char *text = getenv(name);
 
     return text == NULL ? otherwise : strtoull(text, NULL, 10);
-}
-
-static void stamp_sector(uint8_t *sector, uint64_t stamp)
-{
-    for (unsigned i = 0; i < SECTOR_BYTES; i += 8)
-        memcpy(sector + i, &stamp, 8);
-}
-
-/* UINT64_MAX: not one stamp all over. */
-static uint64_t stamp_of(const uint8_t *sector)
-{
-    uint64_t stamp;
-
-    memcpy(&stamp, sector, 8);
-    for (unsigned i = 8; i < SECTOR_BYTES; i += 8)
-        if (memcmp(sector + i, &stamp, 8) != 0)
-            return UINT64_MAX;
-    return stamp;
 }
 
 static uint64_t sector_count(const struct shape *shape)
