@@ -56,6 +56,7 @@
 /* Disks. */
 #define DISK_BACKING_DEPTH_MAX 128u
 #define DISK_BYTES_MAX         ((uint64_t)1 << 56)
+#define IMAGE_FOLDERS_MAX      16u /* that the operator names for backing files */
 
 /* virtio. */
 #define VIRTQUEUE_SIZE_MAX  1024u

@@ -8,6 +8,7 @@
  */
 #include "snapshot/restore.h"
 
+#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -67,13 +68,42 @@ static struct err *replace_text(char **text, const char *by)
     return NULL;
 }
 
+/* Those that the restored machine may use come from its description. */
+static struct err *add_image_folders(struct restore *restore)
+{
+    Ferry__MachineConfig *config = config_of(restore);
+    size_t more = restore->settings.image_folder_count;
+
+    if (more == 0)
+        return NULL;
+    char **folders = realloc(config->image_folders,
+                             (config->n_image_folders + more) * sizeof(config->image_folders[0]));
+    if (folders == NULL)
+        return err_new(ERR_NO_MEMORY, "describe the machine");
+    config->image_folders = folders;
+    for (size_t i = 0; i < more; i++) {
+        char *path = realpath(restore->settings.image_folders[i], NULL);
+        if (path == NULL)
+            return err_errno(errno, "folder of images '%s'", restore->settings.image_folders[i]);
+        config->image_folders[config->n_image_folders++] = path;
+    }
+    return NULL;
+}
+
+static struct sealed_disk_folders folders_of(struct restore *restore)
+{
+    return (struct sealed_disk_folders){.paths =
+                                            (const char *const *)config_of(restore)->image_folders,
+                                        .count = config_of(restore)->n_image_folders};
+}
+
 static struct err *read_manifest(struct restore *restore)
 {
     TRY(catalog_load(restore->store, restore->from->machine, restore->from->id.text,
                      &restore->manifest));
     if (restore->settings.name != NULL)
         TRY(replace_text(&config_of(restore)->name, restore->settings.name));
-    return NULL;
+    return add_image_folders(restore);
 }
 
 /* Only to refuse early: in the end the new process takes the name, or fails to. One that does not
@@ -109,7 +139,8 @@ static struct err *verify_all(struct restore *restore)
 {
     struct verify_report report;
 
-    TRY(snapshot_verify(restore->store, restore->from->machine, restore->from->id.text, &report));
+    TRY(snapshot_verify(restore->store, restore->from->machine, restore->from->id.text,
+                        folders_of(restore), &report));
     struct err *err = verify_report_error(&report);
     verify_report_finish(&report);
     return err;
@@ -124,7 +155,7 @@ static struct err *check(struct restore *restore)
         TRY(verify_all(restore));
     TRY(snapshot_parts_open(restore->store, restore->manifest, &restore->parts));
     for (size_t i = 0; i < restore->manifest->n_disks; i++)
-        TRY(sealed_disk_check(restore->manifest->disks[i]));
+        TRY(sealed_disk_check(restore->manifest->disks[i], folders_of(restore)));
     return NULL;
 }
 

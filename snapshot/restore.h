@@ -9,6 +9,7 @@
 #define SNAPSHOT_RESTORE_H
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 #include <sys/types.h>
 
@@ -25,6 +26,9 @@ struct restore_settings {
     bool is_paused;      /* leave it paused */
     bool is_verified;    /* read and check everything first, which takes time */
     const char *program; /* who asks, for the machine's log */
+    /* Where backing files of disks may lie, beside what the snapshot says. */
+    const char *const *image_folders;
+    size_t image_folder_count;
 };
 
 struct restore_result {

@@ -26,8 +26,13 @@ struct err *sealed_disk_look(Ferry__SnapshotDisk *disk)
     return NULL;
 }
 
-struct err *sealed_disk_check(const Ferry__SnapshotDisk *disk)
+struct err *sealed_disk_check(const Ferry__SnapshotDisk *disk, struct sealed_disk_folders folders)
 {
+    struct disk_image_name name = {.path = disk->path,
+                                   .format = disk->format,
+                                   .access = DISK_IMAGE_READ_ONLY,
+                                   .folders = folders.paths,
+                                   .folder_count = folders.count};
     struct stat status;
     uint64_t virtual_bytes = 0;
 
@@ -46,7 +51,7 @@ struct err *sealed_disk_check(const Ferry__SnapshotDisk *disk)
                        "disk '%s': its image '%s' is not sealed any more: somebody made it "
                        "writable; if its content is the original, chmod a-w it",
                        disk->id, disk->path);
-    TRY(disk_image_check(disk->path, disk->format, DISK_IMAGE_READ_ONLY, &virtual_bytes));
+    TRY(disk_image_check_named(&name, &virtual_bytes));
     if (virtual_bytes != disk->virtual_bytes)
         return err_new(ERR_STATE, "disk '%s': its image '%s' has %llu bytes instead of %llu",
                        disk->id, disk->path, (unsigned long long)virtual_bytes,

@@ -6,7 +6,7 @@
 #ifndef SNAPSHOT_SEALED_DISK_H
 #define SNAPSHOT_SEALED_DISK_H
 
-#include <stdint.h>
+#include <stddef.h>
 
 #include "base/err.h"
 #include "proto/snapshot.pb-c.h"
@@ -14,8 +14,14 @@
 /* Fills file_bytes and modified_ns from the file at disk->path. */
 ERR_RESULT sealed_disk_look(Ferry__SnapshotDisk *disk);
 
+/* Where backing files may lie, beside the folder of the image. */
+struct sealed_disk_folders {
+    const char *const *paths;
+    size_t count;
+};
+
 /* ERR_NOT_FOUND when it is missing, ERR_STATE when it is not the file that was sealed, is not
  * sealed any more, or is not a usable image. */
-ERR_RESULT sealed_disk_check(const Ferry__SnapshotDisk *disk);
+ERR_RESULT sealed_disk_check(const Ferry__SnapshotDisk *disk, struct sealed_disk_folders folders);
 
 #endif

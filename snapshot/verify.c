@@ -94,8 +94,25 @@ static struct err *verify_pages(const Ferry__SnapshotManifest *manifest,
     return NULL;
 }
 
+static struct err *verify_disks(const Ferry__SnapshotManifest *manifest,
+                                struct sealed_disk_folders more, struct verify_report *report)
+{
+    const Ferry__MachineConfig *config = manifest->description->config;
+    size_t count = config->n_image_folders + more.count;
+    CLEANUP(cleanup_free) const char **paths = calloc(count + 1, sizeof(*paths));
+
+    if (paths == NULL)
+        return err_new(ERR_NO_MEMORY, "check disks");
+    for (size_t i = 0; i < count; i++)
+        paths[i] = i < more.count ? more.paths[i] : config->image_folders[i - more.count];
+    for (size_t i = 0; i < manifest->n_disks; i++)
+        TRY(note(report, sealed_disk_check(manifest->disks[i],
+                                           (struct sealed_disk_folders){paths, count})));
+    return NULL;
+}
+
 struct err *snapshot_verify(struct snapshot_store *store, const char *machine, const char *id,
-                            struct verify_report *out_report)
+                            struct sealed_disk_folders more, struct verify_report *out_report)
 {
     CLEANUP(cleanup_manifest) Ferry__SnapshotManifest *manifest = NULL;
     CLEANUP(cleanup_snapshot_parts) struct snapshot_parts *parts = NULL;
@@ -104,8 +121,7 @@ struct err *snapshot_verify(struct snapshot_store *store, const char *machine, c
     struct err *err = catalog_load(store, machine, id, &manifest);
     if (err != NULL)
         return err_kind(err) == ERR_NOT_FOUND ? err : note(out_report, err);
-    for (size_t i = 0; i < manifest->n_disks; i++)
-        TRY(note(out_report, sealed_disk_check(manifest->disks[i])));
+    TRY(verify_disks(manifest, more, out_report));
     err = snapshot_parts_open(store, manifest, &parts);
     if (err != NULL)
         return note(out_report, err);

@@ -9,6 +9,7 @@
 #include <stdint.h>
 
 #include "base/err.h"
+#include "snapshot/sealed_disk.h"
 #include "snapshot/snapshot_store.h"
 
 struct verify_report {
@@ -18,9 +19,10 @@ struct verify_report {
     struct name_list problems; /* what is wrong, as sentences */
 };
 
-/* Damage is reported; an error means that it could not be looked for. */
+/* Damage is reported; an error means that it could not be looked for. `more` are folders of backing
+ * files beside those that the snapshot says. */
 ERR_RESULT snapshot_verify(struct snapshot_store *store, const char *machine, const char *id,
-                           struct verify_report *out_report);
+                           struct sealed_disk_folders more, struct verify_report *out_report);
 void verify_report_finish(struct verify_report *report);
 
 /* The same as an error, when there is a problem. */

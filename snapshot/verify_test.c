@@ -61,7 +61,8 @@ static uint64_t count_problems(const char *id)
 {
     struct verify_report report;
 
-    ASSERT_OK(snapshot_verify(store, TAKEN_GUEST_NAME, id, &report));
+    ASSERT_OK(
+        snapshot_verify(store, TAKEN_GUEST_NAME, id, (struct sealed_disk_folders){0}, &report));
     uint64_t count = report.problem_count;
     assert_int_equal(verify_report_is_good(&report), count == 0);
     verify_report_finish(&report);
@@ -87,7 +88,8 @@ TEST(an_undamaged_snapshot_is_read_completely)
 {
     struct verify_report report;
 
-    ASSERT_OK(snapshot_verify(store, TAKEN_GUEST_NAME, full, &report));
+    ASSERT_OK(
+        snapshot_verify(store, TAKEN_GUEST_NAME, full, (struct sealed_disk_folders){0}, &report));
 
     assert_int_equal(report.problem_count, 0);
     assert_int_equal(report.pages_read + report.pages_zero, 16 * MIB / PAGE_BYTES);
@@ -143,7 +145,8 @@ TEST(many_damaged_pages_are_counted_and_the_first_ones_told)
 
     for (off_t page = 0; page < 100; page++)
         flip(full, SNAPSHOT_PART_MEMORY, page * (off_t)PAGE_BYTES);
-    ASSERT_OK(snapshot_verify(store, TAKEN_GUEST_NAME, full, &report));
+    ASSERT_OK(
+        snapshot_verify(store, TAKEN_GUEST_NAME, full, (struct sealed_disk_folders){0}, &report));
 
     assert_int_equal(report.problem_count, 100);
     assert_in_range(report.problems.count, 1, 99);
@@ -157,7 +160,8 @@ TEST(a_snapshot_that_does_not_exist_is_not_found)
 {
     struct verify_report report;
 
-    assert_fails(snapshot_verify(store, "db", full, &report), ERR_NOT_FOUND);
+    assert_fails(snapshot_verify(store, "db", full, (struct sealed_disk_folders){0}, &report),
+                 ERR_NOT_FOUND);
 }
 
 int main(void)

@@ -17,6 +17,7 @@
 #include "base/cleanup.h"
 #include "base/limits.h"
 #include "storage/image_chain.h"
+#include "storage/image_folders.h"
 #include "storage/image_layer.h"
 #include "storage/image_lock.h"
 #include "storage/overlay_file.h"
@@ -29,6 +30,7 @@ struct disk_image {
     char *path;               /* owned; of the newest layer */
     char *format;             /* owned */
     enum disk_image_access access;
+    struct image_folders *folders; /* owned; where layers may lie */
 };
 
 static struct disk_image *self_of(struct block *block)
@@ -78,6 +80,7 @@ static struct err *image_discard(struct block *block, uint64_t offset, uint64_t 
 
 static void image_free(struct disk_image *self)
 {
+    image_folders_destroy(self->folders);
     free(self->path);
     free(self->format);
     free(self);
@@ -104,26 +107,34 @@ static const struct block_ops disk_image_ops = {
 
 static struct err *open_chain(struct disk_image *self)
 {
-    TRY(image_chain_open(self->path, self->format, self->access, IMAGE_LAYER_LOCKED, &self->layer));
+    struct disk_image_name name = {
+        .path = self->path, .format = self->format, .access = self->access};
+
+    TRY(image_chain_open(&name, self->folders, IMAGE_LAYER_LOCKED, &self->layer));
     self->base.virtual_bytes = self->layer.block->virtual_bytes;
     return NULL;
 }
 
-struct err *disk_image_open(const char *path, const char *format, enum disk_image_access access,
-                            struct block **out_block)
+static struct err *open_first(struct disk_image *self, const struct disk_image_name *name)
+{
+    self->path = strdup(name->path);
+    self->format = strdup(name->format);
+    if (self->path == NULL || self->format == NULL)
+        return err_new(ERR_NO_MEMORY, "open disk '%s'", name->path);
+    TRY(image_folders_create(name->path, name->folders, name->folder_count, &self->folders));
+    return open_chain(self);
+}
+
+struct err *disk_image_open_named(const struct disk_image_name *name, struct block **out_block)
 {
     struct disk_image *self = calloc(1, sizeof(*self));
     if (self == NULL)
-        return err_new(ERR_NO_MEMORY, "open disk '%s'", path);
+        return err_new(ERR_NO_MEMORY, "open disk '%s'", name->path);
 
     self->base.ops = &disk_image_ops;
-    self->base.is_read_only = access == DISK_IMAGE_READ_ONLY;
-    self->access = access;
-    self->path = strdup(path);
-    self->format = strdup(format);
-    struct err *err = self->path == NULL || self->format == NULL
-                          ? err_new(ERR_NO_MEMORY, "open disk '%s'", path)
-                          : open_chain(self);
+    self->base.is_read_only = name->access == DISK_IMAGE_READ_ONLY;
+    self->access = name->access;
+    struct err *err = open_first(self, name);
     if (err != NULL) {
         image_free(self);
         return err;
@@ -132,15 +143,20 @@ struct err *disk_image_open(const char *path, const char *format, enum disk_imag
     return NULL;
 }
 
-struct err *disk_image_check(const char *path, const char *format, enum disk_image_access access,
-                             uint64_t *out_virtual_bytes)
+DEFINE_CLEANUP(image_folders, struct image_folders, image_folders_destroy)
+
+struct err *disk_image_check_named(const struct disk_image_name *name, uint64_t *out_virtual_bytes)
 {
+    CLEANUP(cleanup_image_folders) struct image_folders *folders = NULL;
+    struct disk_image_name looked_at = *name;
     struct image_layer layer;
 
-    TRY(image_chain_open(path, format, DISK_IMAGE_READ_ONLY, IMAGE_LAYER_UNLOCKED, &layer));
+    looked_at.access = DISK_IMAGE_READ_ONLY;
+    TRY(image_folders_create(name->path, name->folders, name->folder_count, &folders));
+    TRY(image_chain_open(&looked_at, folders, IMAGE_LAYER_UNLOCKED, &layer));
     uint64_t virtual_bytes = layer.block->virtual_bytes;
     struct err *err =
-        access == DISK_IMAGE_WRITABLE ? image_layer_check_writable(&layer, path) : NULL;
+        name->access == DISK_IMAGE_WRITABLE ? image_layer_check_writable(&layer, name->path) : NULL;
     if (err == NULL)
         err = block_close(layer.block);
     else
@@ -166,13 +182,15 @@ static struct err *check_overlay(const struct disk_image *self, const char *path
                                  const char *overlay_path, const struct image_layer *overlay)
 {
     CLEANUP(cleanup_free) char *backing_path = NULL;
+    CLEANUP(cleanup_fd) int backing_fd = -1;
     const struct qcow_header *header = qcow_image_header(overlay->block);
     struct stat held, named;
 
-    TRY(image_chain_backing_path(overlay_path, header->backing_name, &backing_path));
+    TRY(image_folders_open(self->folders, overlay_path, header->backing_name, &backing_fd,
+                           &backing_path));
     if (fstat(self->layer.fd, &held) != 0)
         return err_errno(errno, "switch disk '%s'", self->path);
-    if (stat(backing_path, &named) != 0)
+    if (fstat(backing_fd, &named) != 0)
         return err_errno(errno, "backing file '%s' of '%s'", backing_path, overlay_path);
     if (held.st_dev != named.st_dev || held.st_ino != named.st_ino ||
         strcmp(header->backing_format, self->format) != 0)

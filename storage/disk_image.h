@@ -11,6 +11,7 @@
 #ifndef STORAGE_DISK_IMAGE_H
 #define STORAGE_DISK_IMAGE_H
 
+#include <stddef.h>
 #include <stdint.h>
 
 #include "base/err.h"
@@ -18,14 +19,40 @@
 
 enum disk_image_access { DISK_IMAGE_READ_ONLY, DISK_IMAGE_WRITABLE };
 
-/* Opens with locks taken (ERR_DENIED when another process holds them) and the chain checked. */
-ERR_RESULT disk_image_open(const char *path, const char *format, enum disk_image_access access,
-                           struct block **out_block);
+struct disk_image_name {
+    const char *path;
+    const char *format; /* "raw" or "qcow2" */
+    enum disk_image_access access;
+    /* Where backing files may lie, beside the folder of the image; NULL: nowhere else. */
+    const char *const *folders;
+    size_t folder_count;
+};
+
+/* Opens with locks taken (ERR_DENIED when another process holds them) and the chain checked.
+ * ERR_DENIED also when a backing file does not lie in an allowed folder. */
+ERR_RESULT disk_image_open_named(const struct disk_image_name *name, struct block **out_block);
 
 /* Could it be opened like that, apart from locks that another host still holds? Opens nothing for
  * writing, takes no locks: what a migration target checks before memory moves. */
-ERR_RESULT disk_image_check(const char *path, const char *format, enum disk_image_access access,
-                            uint64_t *out_virtual_bytes);
+ERR_RESULT disk_image_check_named(const struct disk_image_name *name, uint64_t *out_virtual_bytes);
+
+/* Of an image whose backing files lie in its own folder. */
+static inline ERR_RESULT disk_image_open(const char *path, const char *format,
+                                         enum disk_image_access access, struct block **out_block)
+{
+    struct disk_image_name name = {.path = path, .format = format, .access = access};
+
+    return disk_image_open_named(&name, out_block);
+}
+
+static inline ERR_RESULT disk_image_check(const char *path, const char *format,
+                                          enum disk_image_access access,
+                                          uint64_t *out_virtual_bytes)
+{
+    struct disk_image_name name = {.path = path, .format = format, .access = access};
+
+    return disk_image_check_named(&name, out_virtual_bytes);
+}
 
 /* The next free overlay path for an image: dir/stem.000001.qcow2 and so on. free() the result. */
 ERR_RESULT disk_image_next_overlay(const char *path, char **out_path);

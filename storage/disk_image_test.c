@@ -14,12 +14,12 @@
 
 static char folder[] = "/tmp/disk_image_test.XXXXXX";
 
-/* A path in the test's folder; valid until the fourth call after it. */
+/* A path in the test's folder; valid until the sixteenth call after it. */
 static const char *at(const char *name)
 {
-    static char paths[4][128];
+    static char paths[16][128];
     static unsigned next;
-    char *path = paths[next++ % 4];
+    char *path = paths[next++ % 16];
 
     (void)snprintf(path, sizeof(paths[0]), "%s/%s", folder, name);
     return path;
@@ -238,6 +238,34 @@ TEST(what_can_not_be_opened_says_why)
                  ERR_INVALID);
 }
 
+TEST(a_backing_file_elsewhere_is_opened_where_the_operator_allows_it)
+{
+    const char *elsewhere = at("bases");
+    struct disk_image_name name = {
+        .path = at("vms/far.qcow2"), .format = "qcow2", .access = DISK_IMAGE_WRITABLE};
+    struct block *disk = NULL;
+    uint64_t bytes = 0;
+
+    assert_int_equal(mkdir(elsewhere, 0700), 0);
+    assert_int_equal(mkdir(at("vms"), 0700), 0);
+    make_raw("bases/debian.img");
+    ASSERT_OK(
+        disk_image_create_overlay(at("vms/far.qcow2"), at("bases/debian.img"), "raw", DISK_BYTES));
+    expect_open_fails("vms/far.qcow2", "qcow2", ERR_DENIED, "--image-folder");
+    assert_fails(disk_image_check_named(&name, &bytes), ERR_DENIED);
+
+    name.folders = &elsewhere;
+    name.folder_count = 1;
+    ASSERT_OK(disk_image_check_named(&name, &bytes));
+    ASSERT_OK(disk_image_open_named(&name, &disk));
+    fill(disk, 0, 512, 4);
+    /* Also when it is opened again after a hand-over. */
+    ASSERT_OK(disk_image_hand_over(disk));
+    ASSERT_OK(disk_image_take_back(disk));
+    assert_int_equal(byte_at(disk, 0), 4);
+    ASSERT_OK(block_close(disk));
+}
+
 static int make_folder(void **state)
 {
     (void)state;
@@ -264,6 +292,7 @@ int main(void)
         cmocka_unit_test(a_disk_in_use_is_refused),
         cmocka_unit_test(a_disk_that_is_handed_over_is_free_for_others_until_it_is_taken_back),
         cmocka_unit_test(what_can_not_be_opened_says_why),
+        cmocka_unit_test(a_backing_file_elsewhere_is_opened_where_the_operator_allows_it),
     };
 
     return cmocka_run_group_tests(tests, make_folder, remove_folder);

@@ -6,14 +6,13 @@
 #include "storage/image_chain.h"
 
 #include <errno.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 
 #include "base/cleanup.h"
-#include "base/file_io.h"
 #include "base/limits.h"
+#include "storage/image_folders.h"
 #include "storage/qcow/qcow_header.h"
 #include "storage/qcow/qcow_image.h"
 
@@ -42,48 +41,24 @@ static struct err *note_seen(struct seen *seen, int fd, const char *path)
     return NULL;
 }
 
-struct err *image_chain_backing_path(const char *image_path, const char *backing_name,
-                                     char **out_path)
-{
-    CLEANUP(cleanup_free) char *folder = NULL;
-    const char *colon = strchr(backing_name, ':'), *slash = strchr(backing_name, '/');
-    char *path = NULL;
-
-    /* "json:{...}", "nbd://..." and the like reach beyond files. */
-    if (colon != NULL && (slash == NULL || colon < slash))
-        return err_new(ERR_INCOMPATIBLE,
-                       "image '%s' names a backing file that is not a plain path; change it with "
-                       "'qemu-img rebase -u'",
-                       image_path);
-    if (backing_name[0] == '/') {
-        path = strdup(backing_name);
-    } else {
-        TRY(folder_of(image_path, &folder));
-        if (asprintf(&path, "%s/%s", folder, backing_name) < 0)
-            path = NULL;
-    }
-    if (path == NULL)
-        return err_new(ERR_NO_MEMORY, "open image '%s'", image_path);
-    *out_path = path;
-    return NULL;
-}
-
 /* Opens what `above` is based on. */
 static struct err *open_below(const struct image_layer *above, const char *above_path,
-                              enum image_layer_locking locking, struct image_layer *out_layer,
-                              char **out_path)
+                              const struct image_folders *folders, enum image_layer_locking locking,
+                              struct image_layer *out_layer, char **out_path)
 {
     const struct qcow_header *header = qcow_image_header(above->block);
     CLEANUP(cleanup_free) char *path = NULL;
+    int fd = -1;
 
     if (header->backing_format[0] == '\0')
         return err_new(ERR_INCOMPATIBLE,
                        "image '%s' does not say which format its backing file has, and formats are "
                        "never guessed; say it with 'qemu-img rebase -u -F FORMAT -b BACKING IMAGE'",
                        above_path);
-    TRY(image_chain_backing_path(above_path, header->backing_name, &path));
-    struct err *err =
-        image_layer_open(path, header->backing_format, DISK_IMAGE_READ_ONLY, locking, out_layer);
+    struct err *err = image_folders_open(folders, above_path, header->backing_name, &fd, &path);
+    if (err == NULL)
+        err = image_layer_from_fd(fd, path, header->backing_format, DISK_IMAGE_READ_ONLY, locking,
+                                  out_layer);
     if (err != NULL)
         return err_wrap(err, "backing file of '%s'", above_path);
     *out_path = TAKE_PTR(path);
@@ -92,7 +67,7 @@ static struct err *open_below(const struct image_layer *above, const char *above
 
 /* Each layer belongs to the one above as soon as it is open, so closing the top closes all. */
 static struct err *open_rest(struct image_layer *top, const char *top_path,
-                             enum image_layer_locking locking)
+                             const struct image_folders *folders, enum image_layer_locking locking)
 {
     struct seen seen = {.count = 0};
     struct image_layer above = *top, below;
@@ -103,7 +78,7 @@ static struct err *open_rest(struct image_layer *top, const char *top_path,
     TRY(note_seen(&seen, above.fd, path));
     while (above.is_qcow && qcow_image_header(above.block)->backing_name[0] != '\0') {
         char *below_path = NULL;
-        TRY(open_below(&above, path, locking, &below, &below_path));
+        TRY(open_below(&above, path, folders, locking, &below, &below_path));
         qcow_image_set_backing(above.block, below.block);
         free(path);
         path = below_path;
@@ -114,13 +89,14 @@ static struct err *open_rest(struct image_layer *top, const char *top_path,
     return NULL;
 }
 
-struct err *image_chain_open(const char *path, const char *format, enum disk_image_access access,
-                             enum image_layer_locking locking, struct image_layer *out_top)
+struct err *image_chain_open(const struct disk_image_name *name,
+                             const struct image_folders *folders, enum image_layer_locking locking,
+                             struct image_layer *out_top)
 {
     struct image_layer top;
 
-    TRY(image_layer_open(path, format, access, locking, &top));
-    struct err *err = open_rest(&top, path, locking);
+    TRY(image_layer_open(name->path, name->format, name->access, locking, &top));
+    struct err *err = open_rest(&top, name->path, folders, locking);
     if (err != NULL) {
         err_free(block_close(top.block)); /* nothing was written through it */
         return err;

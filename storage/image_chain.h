@@ -12,12 +12,11 @@
 #include "storage/disk_image.h"
 #include "storage/image_layer.h"
 
-/* The layers below the first are read-only and, if locked, held as a reader. */
-ERR_RESULT image_chain_open(const char *path, const char *format, enum disk_image_access access,
-                            enum image_layer_locking locking, struct image_layer *out_top);
+struct image_folders;
 
-/* A backing file's path as seen from the working directory; free() it. */
-ERR_RESULT image_chain_backing_path(const char *image_path, const char *backing_name,
-                                    char **out_path);
+/* The layers below the first are read-only, lie in the given folders and, if locked, are held as a
+ * reader. */
+ERR_RESULT image_chain_open(const struct disk_image_name *name, const struct image_folders *folders,
+                            enum image_layer_locking locking, struct image_layer *out_top);
 
 #endif

@@ -62,32 +62,42 @@ static struct err *check_format(const char *path, const char *format, bool *out_
     return NULL;
 }
 
-struct err *image_layer_open(const char *path, const char *format, enum disk_image_access access,
-                             enum image_layer_locking locking, struct image_layer *out_layer)
+struct err *image_layer_from_fd(int fd, const char *path, const char *format,
+                                enum disk_image_access access, enum image_layer_locking locking,
+                                struct image_layer *out_layer)
 {
+    CLEANUP(cleanup_fd) int owned = fd;
     bool is_writable = access == DISK_IMAGE_WRITABLE;
-    struct image_layer layer = {.depth = 0};
+    struct image_layer layer = {.fd = fd};
 
     TRY(check_format(path, format, &layer.is_qcow));
-    /* O_NONBLOCK: opening must not wait for the other end of a pipe, which is refused below. */
-    CLEANUP(cleanup_fd)
-    int fd = open(path, (is_writable ? O_RDWR : O_RDONLY) | O_CLOEXEC | O_NONBLOCK);
-    if (fd < 0 && errno == ENOENT)
-        return err_new(ERR_NOT_FOUND, "there is no image '%s'", path);
-    if (fd < 0)
-        return err_errno(errno, "open image '%s'", path);
     if (is_writable)
-        TRY(check_not_sealed(fd, path));
+        TRY(check_not_sealed(owned, path));
     if (locking == IMAGE_LAYER_LOCKED)
-        TRY(image_lock_take(fd, path, is_writable ? IMAGE_LOCK_WRITER : IMAGE_LOCK_READER));
+        TRY(image_lock_take(owned, path, is_writable ? IMAGE_LOCK_WRITER : IMAGE_LOCK_READER));
 
     struct host_file *file = NULL;
-    layer.fd = fd;
-    TRY(host_file_from_fd(TAKE_FD(fd), path, &file));
+    TRY(host_file_from_fd(TAKE_FD(owned), path, &file));
     TRY(layer.is_qcow ? qcow_image_open(file, !is_writable, &layer.block)
                       : raw_image_open(file, !is_writable, &layer.block));
     *out_layer = layer;
     return NULL;
+}
+
+struct err *image_layer_open(const char *path, const char *format, enum disk_image_access access,
+                             enum image_layer_locking locking, struct image_layer *out_layer)
+{
+    bool is_qcow;
+
+    TRY(check_format(path, format, &is_qcow));
+    /* O_NONBLOCK: opening must not wait for the other end of a pipe, which is refused below. */
+    int fd =
+        open(path, (access == DISK_IMAGE_WRITABLE ? O_RDWR : O_RDONLY) | O_CLOEXEC | O_NONBLOCK);
+    if (fd < 0 && errno == ENOENT)
+        return err_new(ERR_NOT_FOUND, "there is no image '%s'", path);
+    if (fd < 0)
+        return err_errno(errno, "open image '%s'", path);
+    return image_layer_from_fd(fd, path, format, access, locking, out_layer);
 }
 
 static struct err *make_read_only(const struct image_layer *layer)

@@ -23,6 +23,11 @@ struct image_layer {
 ERR_RESULT image_layer_open(const char *path, const char *format, enum disk_image_access access,
                             enum image_layer_locking locking, struct image_layer *out_layer);
 
+/* The same for a file that is open already, which is taken, also on failure. */
+ERR_RESULT image_layer_from_fd(int fd, const char *path, const char *format,
+                               enum disk_image_access access, enum image_layer_locking locking,
+                               struct image_layer *out_layer);
+
 /* Could it be opened for writing? Says why not. */
 ERR_RESULT image_layer_check_writable(const struct image_layer *layer, const char *path);
 

@@ -11,6 +11,8 @@ static const struct option_row rows[] = {
                 "where snapshots are kept; without it, in the state folder"),
     OPTION_TEXT("name", 'n', struct restore_options, name, "NAME", NULL,
                 "name of the restored machine, when not the saved one's"),
+    OPTION_LIST("image-folder", 0, struct restore_options, image_folders, "FOLDER",
+                "backing files of disks may lie here, too; may be repeated"),
     OPTION_FLAG("paused", 0, struct restore_options, paused, "leave the machine paused"),
     OPTION_FLAG("verify", 0, struct restore_options, verify,
                 "read and check all of the snapshot first"),

@@ -31,6 +31,8 @@ struct err *restore_command_run(const struct restore_options *options, const cha
                              .is_paused = options->paused,
                              .is_verified = options->verify,
                              .program = "vm-restore",
+                             .image_folders = options->image_folders.values,
+                             .image_folder_count = options->image_folders.count,
                          },
                          &result));
     if (options->json)

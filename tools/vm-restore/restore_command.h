@@ -9,10 +9,12 @@
 #include <stdint.h>
 
 #include "base/err.h"
+#include "base/option_table.h"
 
 struct restore_options {
     const char *store;
     const char *name;
+    struct option_list image_folders;
     bool paused;
     bool verify;
     bool json;

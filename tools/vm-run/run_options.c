@@ -37,6 +37,8 @@ static const struct option_row rows[] = {
     OPTION_TEXT("append", 'a', struct run_options, append, "TEXT", "", "kernel command line"),
     OPTION_LIST("disk", 'd', struct run_options, disks, "SPEC",
                 "a disk: id=ID,path=FILE,format=raw|qcow2[,readonly=1]; may be repeated"),
+    OPTION_LIST("image-folder", 0, struct run_options, image_folders, "FOLDER",
+                "backing files of disks may lie here, too; may be repeated"),
     OPTION_LIST("net", 0, struct run_options, nets, "SPEC",
                 "a network: id=ID,tap=NAME|fd=N[,mac=AA:BB:CC:DD:EE:FF]; may be repeated"),
     OPTION_FLAG("no-rng", 0, struct run_options, no_rng, "no virtio random number device"),
@@ -182,6 +184,24 @@ static struct err *fill_net(const char *text, Ferry__NetConfig *net,
     return set_mac(spec.mac, &net->mac);
 }
 
+/* By their real names: the machine may be restored from elsewhere. */
+static struct err *fill_image_folders(const struct run_options *options,
+                                      Ferry__MachineConfig *config)
+{
+    if (options->image_folders.count > IMAGE_FOLDERS_MAX)
+        return err_new(ERR_INVALID, "at most %u folders of images", IMAGE_FOLDERS_MAX);
+    config->image_folders = calloc(options->image_folders.count + 1, sizeof(char *));
+    if (config->image_folders == NULL)
+        return err_new(ERR_NO_MEMORY, "machine");
+    for (size_t i = 0; i < options->image_folders.count; i++) {
+        char *path = realpath(options->image_folders.values[i], NULL);
+        if (path == NULL)
+            return err_errno(errno, "--image-folder '%s'", options->image_folders.values[i]);
+        config->image_folders[config->n_image_folders++] = path;
+    }
+    return NULL;
+}
+
 static struct err *fill_devices(const struct run_options *options, Ferry__MachineConfig *config,
                                 struct run_description *machine)
 {
@@ -245,6 +265,8 @@ struct err *run_description_init(const struct run_options *options,
     out_machine->description = description;
 
     struct err *err = fill_config(options, config);
+    if (err == NULL)
+        err = fill_image_folders(options, config);
     if (err == NULL)
         err = fill_devices(options, config, out_machine);
     if (err != NULL)

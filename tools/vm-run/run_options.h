@@ -22,6 +22,7 @@ struct run_options {
     const char *initrd;
     const char *append;
     struct option_list disks;
+    struct option_list image_folders;
     struct option_list nets;
     bool no_rng;
     const char *console;

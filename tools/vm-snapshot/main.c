@@ -14,6 +14,8 @@ static struct snapshot_settings settings;
 static const struct option_row rows[] = {
     OPTION_TEXT("store", 's', struct snapshot_settings, store, "FOLDER", NULL,
                 "where snapshots are kept; without it, in the state folder"),
+    OPTION_LIST("image-folder", 0, struct snapshot_settings, image_folders, "FOLDER",
+                "to verify: backing files of disks may lie here, too; may be repeated"),
     OPTION_FLAG("json", 0, struct snapshot_settings, json, "print JSON"),
 };
 

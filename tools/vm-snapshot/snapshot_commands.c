@@ -99,7 +99,10 @@ struct err *snapshot_command_verify(const struct snapshot_settings *settings, co
     struct verify_report report;
 
     TRY(open_snapshot(settings, snapshot, &store, &name));
-    TRY(snapshot_verify(store, name.machine, name.id.text, &report));
+    TRY(snapshot_verify(
+        store, name.machine, name.id.text,
+        (struct sealed_disk_folders){settings->image_folders.values, settings->image_folders.count},
+        &report));
     if (settings->json)
         program_json_print(report_json(&name, &report));
     else

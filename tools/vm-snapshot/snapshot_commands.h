@@ -8,9 +8,11 @@
 #include <stdbool.h>
 
 #include "base/err.h"
+#include "base/option_table.h"
 
 struct snapshot_settings {
     const char *store; /* NULL: the one in the state folder */
+    struct option_list image_folders;
     bool json;
 };
 

@@ -48,6 +48,20 @@ static struct err *check_disks(const Ferry__MachineConfig *config)
     return NULL;
 }
 
+static struct err *check_image_folders(const Ferry__MachineConfig *config)
+{
+    if (config->n_image_folders > IMAGE_FOLDERS_MAX)
+        return err_new(ERR_INVALID, "machine: %zu folders of images; the most is %u",
+                       config->n_image_folders, IMAGE_FOLDERS_MAX);
+    for (size_t i = 0; i < config->n_image_folders; i++)
+        if (config->image_folders[i][0] != '/' || strlen(config->image_folders[i]) > PATH_BYTES_MAX)
+            return err_new(ERR_INVALID,
+                           "machine: the folder of images '%.64s' is not an absolute path of at "
+                           "most %u bytes",
+                           config->image_folders[i], PATH_BYTES_MAX);
+    return NULL;
+}
+
 static struct err *check_nets(const Ferry__MachineConfig *config)
 {
     if (config->n_nets > MACHINE_NETS_MAX)
@@ -85,6 +99,7 @@ struct err *machine_config_check(const Ferry__MachineConfig *config)
         return err_new(ERR_INVALID, "machine '%s': %u vCPUs is not in 1..%u", config->name,
                        config->vcpus, MACHINE_VCPUS_MAX);
     TRY(check_disks(config));
+    TRY(check_image_folders(config));
     return check_nets(config);
 }
 

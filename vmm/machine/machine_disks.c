@@ -15,17 +15,26 @@
 
 #define OVERLAY_FORMAT "qcow2"
 
-static enum disk_image_access access_of(const Ferry__DiskConfig *config)
+static struct disk_image_name name_of(const struct machine *machine,
+                                      const Ferry__DiskConfig *config)
 {
-    return config->read_only ? DISK_IMAGE_READ_ONLY : DISK_IMAGE_WRITABLE;
+    const Ferry__MachineConfig *all = machine->description->config;
+
+    return (struct disk_image_name){
+        .path = config->path,
+        .format = config->format,
+        .access = config->read_only ? DISK_IMAGE_READ_ONLY : DISK_IMAGE_WRITABLE,
+        .folders = (const char *const *)all->image_folders,
+        .folder_count = all->n_image_folders,
+    };
 }
 
-static struct err *open_disk(struct machine_disk *disk)
+static struct err *open_disk(const struct machine *machine, struct machine_disk *disk)
 {
     const Ferry__DiskConfig *config = disk->config;
+    struct disk_image_name name = name_of(machine, config);
 
-    TRY(err_wrap(disk_image_open(config->path, config->format, access_of(config), &disk->block),
-                 "disk '%s'", config->id));
+    TRY(err_wrap(disk_image_open_named(&name, &disk->block), "disk '%s'", config->id));
     struct err *err = virtio_blk_attach(disk->device, disk->block);
     if (err != NULL) {
         err_free(block_close(TAKE_PTR(disk->block)));
@@ -38,7 +47,7 @@ struct err *machine_disks_open(struct machine *machine)
 {
     for (size_t i = 0; i < machine->disk_count; i++) {
         if (machine->disks[i].block == NULL)
-            TRY(open_disk(&machine->disks[i]));
+            TRY(open_disk(machine, &machine->disks[i]));
     }
     return NULL;
 }
@@ -52,9 +61,9 @@ struct err *machine_check_disks(const struct machine *machine)
 {
     for (size_t i = 0; i < machine->disk_count; i++) {
         const Ferry__DiskConfig *config = machine->disks[i].config;
+        struct disk_image_name name = name_of(machine, config);
         uint64_t bytes = 0;
-        TRY(err_wrap(disk_image_check(config->path, config->format, access_of(config), &bytes),
-                     "disk '%s'", config->id));
+        TRY(err_wrap(disk_image_check_named(&name, &bytes), "disk '%s'", config->id));
     }
     return NULL;
 }
