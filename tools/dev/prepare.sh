@@ -7,7 +7,8 @@ BUILD_PACKAGES="gcc libc6-dev cmake ninja-build pkg-config acpica-tools python3
     protobuf-c-compiler protobuf-compiler libprotobuf-c-dev liblz4-dev libxxhash-dev libssl-dev
     libjansson-dev libzstd-dev zlib1g-dev libcmocka-dev"
 TEST_PACKAGES="spin mandoc binutils openssl"
-LAB_PACKAGES="qemu-system-x86 qemu-utils busybox-static squashfs-tools cpio kmod iproute2 e2fsprogs"
+LAB_PACKAGES="qemu-system-x86 qemu-utils busybox-static squashfs-tools cpio kmod iproute2 e2fsprogs
+    sqlite3"
 
 as_root() {
     if [ "$(id -u)" -eq 0 ]; then

@@ -36,12 +36,25 @@ class Ferry:
 
     def boot(self, host, machine):
         """Creates the disk and boots a machine."""
+        if machine.disk_check:
+            host.run(f"qemu-img create -q -f qcow2 {machine.disk} {machine.disk_mib}M")
+        disks = [("vda", machine.disk, "qcow2")] if machine.disk_check else []
+        if machine.has_data_disk:
+            disks.append(("data", machine.data_disk, "qcow2"))
+        self.launch(host, machine, disks)
+
+    def disks(self, host, machine):
+        """A running machine's disks as they are: id, path and format. Saving changes the path."""
+        status = json.loads(host.run(f"vm-ctl status {machine.name} --json"))
+        return [(disk["id"], disk["path"], disk["format"]) for disk in status["config"]["disks"]]
+
+    def launch(self, host, machine, disks):
+        """Boots a machine on disks that are there."""
         words = ["vm-run", "--name", machine.name, "--memory", str(machine.memory_mib), "--cpus",
                  str(machine.vcpus), "--kernel", machine.kernel, "--initrd", machine.initramfs,
                  "--append", machine.command_line(), "--console", f"file={machine.console_log()}"]
-        if machine.disk_check:
-            host.run(f"qemu-img create -q -f qcow2 {machine.disk} {machine.disk_mib}M")
-            words += ["--disk", f"id=vda,path={machine.disk},format=qcow2"]
+        for name, path, image_format in disks:
+            words += ["--disk", f"id={name},path={path},format={image_format}"]
         if machine.has_network:
             words += ["--net", f"id=net0,tap=tap0,mac={machine.mac}"]
         host.start(machine.name, " ".join(shlex.quote(word) for word in words))

@@ -107,15 +107,18 @@ def programs_key(programs):
 def guest_initramfs(kernel, programs):
     """The root file system of a lab guest."""
     init = paths.LAB / "guest" / "init"
+    data_disk = paths.LAB / "guest" / "data_disk"
 
     def build(image):
         tree = Tree(paths.CACHE / "guest.root")
         add_busybox_and_agent(tree, programs)
         tree.add_modules(kernel, GUEST_MODULES)
         tree.add(init, "init")
+        tree.add(data_disk, "bin/data_disk")
         tree.pack_initramfs(image)
 
-    key = digest(kernel.version, init, *programs_key(programs), paths.LAB / "ferrylab/images.py")
+    key = digest(kernel.version, init, data_disk, *programs_key(programs),
+                 paths.LAB / "ferrylab/images.py")
     return when_changed(paths.CACHE / "guest.initramfs", key, build)
 
 

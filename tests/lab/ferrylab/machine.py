@@ -17,6 +17,7 @@ class Machine:
     # costs as much as a thousand pages.
     memory_check: str = "4,200"  # MiB, pages a second; empty for none
     disk_check: str = "8"          # writes a second; empty for no disk
+    has_data_disk: bool = False     # see data_disk.py
     has_network: bool = True
     mac: str = "52:54:00:12:34:56"
 
@@ -29,9 +30,14 @@ class Machine:
         """Path of the disk, the same on all hosts."""
         return f"{storage.PATH}/{self.name}.qcow2"
 
+    @property
+    def data_disk(self):
+        """Path of the data disk as the machine is first booted, the same on all hosts."""
+        return f"{storage.PATH}/{self.name}-data.qcow2"
+
     def drivers(self):
         """The drivers that its guest must have bound."""
-        return ({"virtio_rng"} | ({"virtio_blk"} if self.disk_check else set())
+        return ({"virtio_rng"} | ({"virtio_blk"} if self.disk_check or self.has_data_disk else set())
                 | ({"virtio_net"} if self.has_network else set()))
 
     def console_log(self):
@@ -51,4 +57,6 @@ class Machine:
             words.append(f"lab.memory={self.memory_check}")
         if self.disk_check:
             words.append(f"lab.disk={self.disk_check}")
+        if self.has_data_disk:
+            words.append("lab.data=/dev/vdb" if self.disk_check else "lab.data=/dev/vda")
         return " ".join(words)

@@ -17,7 +17,7 @@ HOST_CPUS = 1
 WITNESS_MEMORY_MIB = 256
 SCRATCH_MIB = 4096
 NEEDED = ("qemu-system-x86_64", "qemu-img", "busybox", "mksquashfs", "cpio", "depmod", "mke2fs",
-          "cc", "apt-get", "dpkg-deb", "ip", "tc", "bridge")
+          "cc", "apt-get", "dpkg-deb", "ip", "tc", "bridge", "sqlite3", "e2fsck")
 
 
 class Site:

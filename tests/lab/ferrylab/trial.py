@@ -30,6 +30,18 @@ class Trial:
         self.story.step(f"Boot a stock Debian 12 kernel with {machine.vcpus} vCPU and "
                         f"{machine.memory_mib} MiB on {self.host.name}")
         self.vmm.boot(self.host, machine)
+        self.check_booted()
+
+    def boot_again(self, disks):
+        """Boots the same machine anew on disks that an earlier life of it left behind."""
+        self.story.step(f"Boot the machine anew on the disks as they are, on {self.host.name}")
+        self.host.run(f"rm -f {self.machine.console_log()}")
+        self.vmm.launch(self.host, self.machine, disks)
+        self.check_booted()
+
+    def check_booted(self):
+        """Waits for the guest's word; it must see all that the machine has."""
+        machine = self.machine
         facts = self.guest.wait_until_up(self.host, machine, self.is_alive)
         if int(facts["vcpus"]) != machine.vcpus:
             raise Failure(f"the guest has {facts['vcpus']} vCPUs instead of {machine.vcpus}")
