@@ -92,6 +92,11 @@ struct err *host_file_punch(struct host_file *file, uint64_t offset, uint64_t le
     return file->ops->punch(file, offset, len);
 }
 
+struct err *host_file_allocate(struct host_file *file, uint64_t offset, uint64_t len)
+{
+    return len == 0 ? NULL : file->ops->allocate(file, offset, len);
+}
+
 struct err *host_file_truncate(struct host_file *file, uint64_t bytes)
 {
     return file->ops->truncate(file, bytes);
@@ -167,6 +172,14 @@ static struct err *fd_file_punch(struct host_file *file, uint64_t offset, uint64
     return err_errno(errno, "punch a hole in '%s' at %llu", file->path, (unsigned long long)offset);
 }
 
+static struct err *fd_file_allocate(struct host_file *file, uint64_t offset, uint64_t len)
+{
+    if (fallocate(self_of(file)->fd, FALLOC_FL_KEEP_SIZE, (off_t)offset, (off_t)len) == 0 ||
+        errno == EOPNOTSUPP)
+        return NULL;
+    return err_errno(errno, "reserve %llu bytes for '%s'", (unsigned long long)len, file->path);
+}
+
 static struct err *fd_file_truncate(struct host_file *file, uint64_t bytes)
 {
     if (ftruncate(self_of(file)->fd, (off_t)bytes) != 0)
@@ -199,6 +212,7 @@ static const struct host_file_ops fd_file_ops = {
     .write = fd_file_write,
     .sync = fd_file_sync,
     .punch = fd_file_punch,
+    .allocate = fd_file_allocate,
     .truncate = fd_file_truncate,
     .size = fd_file_size,
     .destroy = fd_file_destroy,

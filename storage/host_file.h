@@ -24,6 +24,7 @@ struct host_file_ops {
     struct err *(*write)(struct host_file *file, const struct io_vector *from, uint64_t offset);
     struct err *(*sync)(struct host_file *file);
     struct err *(*punch)(struct host_file *file, uint64_t offset, uint64_t len);
+    struct err *(*allocate)(struct host_file *file, uint64_t offset, uint64_t len);
     struct err *(*truncate)(struct host_file *file, uint64_t bytes);
     struct err *(*size)(struct host_file *file, uint64_t *out_bytes);
     void (*destroy)(struct host_file *file);
@@ -59,6 +60,8 @@ void host_file_give_up(struct host_file *file);
 /* Gives the range back to the host file system, if that can; it reads as zeros then, or as before
  * where it can not. The size stays. */
 ERR_RESULT host_file_punch(struct host_file *file, uint64_t offset, uint64_t len);
+/* Reserves space for the range, if the host file system can; neither content nor size change. */
+ERR_RESULT host_file_allocate(struct host_file *file, uint64_t offset, uint64_t len);
 ERR_RESULT host_file_truncate(struct host_file *file, uint64_t bytes);
 ERR_RESULT host_file_size(struct host_file *file, uint64_t *out_bytes);
 

@@ -27,6 +27,8 @@ struct host_file;
 #define QCOW_INCOMPATIBLE_COMPRESSION ((uint64_t)1 << 3)
 #define QCOW_INCOMPATIBLE_EXTENDED_L2 ((uint64_t)1 << 4)
 
+#define QCOW_COMPATIBLE_LAZY_REFCOUNTS ((uint64_t)1 << 0)
+
 #define QCOW_EXTENSION_END            0x00000000u
 #define QCOW_EXTENSION_BACKING_FORMAT 0xe2792acau
 #define QCOW_EXTENSION_BITMAPS        0x23852875u

@@ -133,6 +133,18 @@ static struct err *fake_punch(struct host_file *file, uint64_t offset, uint64_t 
     return fails ? err_new(ERR_IO, "the fake file was told to fail") : NULL;
 }
 
+static struct err *fake_allocate(struct host_file *file, uint64_t offset, uint64_t len)
+{
+    struct fake_file *self = self_of(file);
+
+    (void)offset;
+    (void)len;
+    lock_acquire(&self->lock);
+    bool fails = count_locked(self) != FAKE_FAULT_NONE;
+    lock_release(&self->lock);
+    return fails ? err_new(ERR_IO, "the fake file was told to fail") : NULL;
+}
+
 static struct err *fake_truncate(struct host_file *file, uint64_t bytes)
 {
     struct fake_file *self = self_of(file);
@@ -174,6 +186,7 @@ static const struct host_file_ops fake_file_ops = {
     .write = fake_write,
     .sync = fake_sync,
     .punch = fake_punch,
+    .allocate = fake_allocate,
     .truncate = fake_truncate,
     .size = fake_size,
     .destroy = fake_destroy,

@@ -27,8 +27,8 @@ enum fake_fault {
     FAKE_FAULT_SHORT_WRITE, /* the first half arrives, then no space is left */
 };
 
-/* Writes, syncs, punches and truncates count; the one with this ordinal (0 is the next) and the
- * `count - 1` after it fail. */
+/* Writes, syncs, punches, allocations and truncates count; the one with this ordinal (0 is the
+ * next) and the `count - 1` after it fail. */
 void host_file_fake_fail(struct host_file *file, enum fake_fault fault, uint64_t ordinal,
                          uint64_t count);
 

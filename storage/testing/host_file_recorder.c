@@ -73,6 +73,12 @@ static struct err *recorder_punch(struct host_file *file, uint64_t offset, uint6
     return host_file_punch(self_of(file)->next, offset, len);
 }
 
+/* No state after a power cut depends on it. */
+static struct err *recorder_allocate(struct host_file *file, uint64_t offset, uint64_t len)
+{
+    return host_file_allocate(self_of(file)->next, offset, len);
+}
+
 static struct err *recorder_truncate(struct host_file *file, uint64_t bytes)
 {
     TRY(append(self_of(file), (struct record){RECORD_TRUNCATE, bytes, 0, NULL}));
@@ -107,6 +113,7 @@ static const struct host_file_ops recorder_ops = {
     .write = recorder_write,
     .sync = recorder_sync,
     .punch = recorder_punch,
+    .allocate = recorder_allocate,
     .truncate = recorder_truncate,
     .size = recorder_size,
     .destroy = recorder_destroy,
