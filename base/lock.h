@@ -46,6 +46,7 @@
     X(VIRTQUEUE)                                                                                   \
     X(MSIX)                                                                                        \
     X(IRQ_ROUTES)                                                                                  \
+    X(LAYERS)                                                                                      \
     X(QCOW)                                                                                        \
     X(TEST)                                                                                        \
     X(CHANNEL)                                                                                     \

@@ -20,15 +20,17 @@
 #include "storage/image_folders.h"
 #include "storage/image_layer.h"
 #include "storage/image_lock.h"
+#include "storage/layer_stack.h"
 #include "storage/overlay_file.h"
 #include "storage/qcow/qcow_header.h"
 #include "storage/qcow/qcow_image.h"
 
 struct disk_image {
     struct block base;
-    struct image_layer layer; /* the newest; its block is owned, NULL while handed over */
-    char *path;               /* owned; of the newest layer */
-    char *format;             /* owned */
+    struct image_layer layer;  /* the newest; its block is owned, NULL while handed over */
+    struct layer_stack *stack; /* what that block is based on; NULL: nothing */
+    char *path;                /* owned; of the newest layer */
+    char *format;              /* owned */
     enum disk_image_access access;
     struct image_folders *folders; /* owned; where layers may lie */
 };
@@ -110,7 +112,11 @@ static struct err *open_chain(struct disk_image *self)
     struct disk_image_name name = {
         .path = self->path, .format = self->format, .access = self->access};
 
-    TRY(image_chain_open(&name, self->folders, IMAGE_LAYER_LOCKED, &self->layer));
+    struct image_chain chain;
+
+    TRY(image_chain_open(&name, self->folders, IMAGE_LAYER_LOCKED, &chain));
+    self->layer = chain.top;
+    self->stack = chain.stack;
     self->base.virtual_bytes = self->layer.block->virtual_bytes;
     return NULL;
 }
@@ -149,18 +155,19 @@ struct err *disk_image_check_named(const struct disk_image_name *name, uint64_t 
 {
     CLEANUP(cleanup_image_folders) struct image_folders *folders = NULL;
     struct disk_image_name looked_at = *name;
-    struct image_layer layer;
+    struct image_chain chain;
 
     looked_at.access = DISK_IMAGE_READ_ONLY;
     TRY(image_folders_create(name->path, name->folders, name->folder_count, &folders));
-    TRY(image_chain_open(&looked_at, folders, IMAGE_LAYER_UNLOCKED, &layer));
-    uint64_t virtual_bytes = layer.block->virtual_bytes;
-    struct err *err =
-        name->access == DISK_IMAGE_WRITABLE ? image_layer_check_writable(&layer, name->path) : NULL;
+    TRY(image_chain_open(&looked_at, folders, IMAGE_LAYER_UNLOCKED, &chain));
+    uint64_t virtual_bytes = chain.top.block->virtual_bytes;
+    struct err *err = name->access == DISK_IMAGE_WRITABLE
+                          ? image_layer_check_writable(&chain.top, name->path)
+                          : NULL;
     if (err == NULL)
-        err = block_close(layer.block);
+        err = block_close(chain.top.block);
     else
-        err_free(block_close(layer.block));
+        err_free(block_close(chain.top.block));
     if (err == NULL)
         *out_virtual_bytes = virtual_bytes;
     return err;
@@ -200,15 +207,54 @@ static struct err *check_overlay(const struct disk_image *self, const char *path
     return NULL;
 }
 
+static unsigned depth_of(const struct disk_image *self)
+{
+    return self->stack == NULL ? 0 : layer_stack_depth(self->stack);
+}
+
+/* The stack that the sealed layer comes onto: the one that it stands on, or the first. */
+static struct err *stack_for(struct disk_image *self, struct layer_stack **out_stack)
+{
+    if (self->stack == NULL)
+        return layer_stack_create(out_stack);
+    (void)qcow_image_take_backing(self->layer.block);
+    *out_stack = self->stack;
+    return NULL;
+}
+
+/* As it was before. */
+static void undo_stack(struct disk_image *self, struct layer_stack *stack)
+{
+    if (self->stack != NULL)
+        qcow_image_set_backing(self->layer.block, layer_stack_block(stack));
+    else
+        err_free(block_close(layer_stack_block(stack)));
+}
+
+static struct err *seal_onto(struct disk_image *self, struct layer_stack *stack)
+{
+    TRY(layer_stack_push(stack, &self->layer));
+    struct err *err = image_layer_seal(&self->layer, self->path);
+    if (err != NULL)
+        layer_stack_pop(stack);
+    return err;
+}
+
 /* Takes the strings over on success, so that nothing can fail once the layer is sealed. */
 static struct err *switch_to(struct disk_image *self, const struct image_layer *overlay,
                              char **inout_path, char **inout_format)
 {
-    TRY(image_layer_seal(&self->layer, self->path));
-    qcow_image_set_backing(overlay->block, self->layer.block);
-    unsigned depth = self->layer.depth + 1;
+    struct layer_stack *stack;
+
+    TRY(stack_for(self, &stack));
+    struct err *err = seal_onto(self, stack);
+    if (err != NULL) {
+        undo_stack(self, stack);
+        return err;
+    }
+    qcow_image_set_backing(overlay->block, layer_stack_block(stack));
     self->layer = *overlay;
-    self->layer.depth = depth;
+    self->stack = stack;
     free(self->path);
     free(self->format);
     self->path = TAKE_PTR(*inout_path);
@@ -223,11 +269,11 @@ struct err *disk_image_check_switch(struct block *block)
     TRY(check_held(self));
     if (self->access != DISK_IMAGE_WRITABLE)
         return err_new(ERR_STATE, "switch disk '%s': it is not writable", self->path);
-    if (self->layer.depth >= DISK_BACKING_DEPTH_MAX)
+    if (depth_of(self) >= DISK_BACKING_DEPTH_MAX)
         return err_new(ERR_STATE,
                        "switch disk '%s': it stands on %u layers, which is the most; start the "
                        "machine anew on a flat copy ('qemu-img convert -O qcow2')",
-                       self->path, self->layer.depth);
+                       self->path, depth_of(self));
     return NULL;
 }
 
@@ -262,6 +308,7 @@ struct err *disk_image_hand_over(struct block *block)
     TRY(check_held(self));
     TRY(block_flush(self->layer.block));
     /* Closing the files gives up their locks. */
+    self->stack = NULL;
     return block_close(TAKE_PTR(self->layer.block));
 }
 

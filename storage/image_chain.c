@@ -13,6 +13,7 @@
 #include "base/cleanup.h"
 #include "base/limits.h"
 #include "storage/image_folders.h"
+#include "storage/layer_stack.h"
 #include "storage/qcow/qcow_header.h"
 #include "storage/qcow/qcow_image.h"
 
@@ -32,9 +33,6 @@ static struct err *note_seen(struct seen *seen, int fd, const char *path)
     for (unsigned i = 0; i < seen->count; i++)
         if (seen->devices[i] == status.st_dev && seen->inodes[i] == status.st_ino)
             return err_new(ERR_INVALID, "image '%s' is its own backing file", path);
-    if (seen->count > DISK_BACKING_DEPTH_MAX)
-        return err_new(ERR_INVALID, "image '%s' has more than %u backing files below each other",
-                       path, DISK_BACKING_DEPTH_MAX);
     seen->devices[seen->count] = status.st_dev;
     seen->inodes[seen->count] = status.st_ino;
     seen->count++;
@@ -65,42 +63,76 @@ static struct err *open_below(const struct image_layer *above, const char *above
     return NULL;
 }
 
-/* Each layer belongs to the one above as soon as it is open, so closing the top closes all. */
-static struct err *open_rest(struct image_layer *top, const char *top_path,
-                             const struct image_folders *folders, enum image_layer_locking locking)
+/* Layers below the top, the newest first, as they are found. */
+struct found {
+    struct image_layer layers[DISK_BACKING_DEPTH_MAX];
+    unsigned count;
+};
+
+static struct err *find_rest(const struct image_layer *top, const char *top_path,
+                             const struct image_folders *folders, enum image_layer_locking locking,
+                             struct found *found)
 {
     struct seen seen = {.count = 0};
-    struct image_layer above = *top, below;
+    const struct image_layer *above = top;
     CLEANUP(cleanup_free) char *path = strdup(top_path);
     if (path == NULL)
         return err_new(ERR_NO_MEMORY, "open image '%s'", top_path);
 
-    TRY(note_seen(&seen, above.fd, path));
-    while (above.is_qcow && qcow_image_header(above.block)->backing_name[0] != '\0') {
+    TRY(note_seen(&seen, above->fd, path));
+    while (above->is_qcow && qcow_image_header(above->block)->backing_name[0] != '\0') {
         char *below_path = NULL;
-        TRY(open_below(&above, path, folders, locking, &below, &below_path));
-        qcow_image_set_backing(above.block, below.block);
+        if (found->count == DISK_BACKING_DEPTH_MAX)
+            return err_new(ERR_INVALID,
+                           "image '%s' has more than %u backing files below each other; merge "
+                           "some ('vm-disk layers merge'), or run the machine on a flat copy",
+                           top_path, DISK_BACKING_DEPTH_MAX);
+        TRY(open_below(above, path, folders, locking, &found->layers[found->count], &below_path));
+        above = &found->layers[found->count++];
         free(path);
         path = below_path;
-        TRY(note_seen(&seen, below.fd, path));
-        above = below;
+        TRY(note_seen(&seen, above->fd, path));
     }
-    top->depth = seen.count - 1;
+    return NULL;
+}
+
+/* The stack takes the layers over, the lowest first. */
+static struct err *stack_up(struct found *found, struct layer_stack **out_stack)
+{
+    struct layer_stack *stack = NULL;
+
+    TRY(layer_stack_create(&stack));
+    while (found->count > 0) {
+        struct err *err = layer_stack_push(stack, &found->layers[found->count - 1]);
+        if (err != NULL) {
+            err_free(block_close(layer_stack_block(stack)));
+            return err;
+        }
+        found->count--;
+    }
+    *out_stack = stack;
     return NULL;
 }
 
 struct err *image_chain_open(const struct disk_image_name *name,
                              const struct image_folders *folders, enum image_layer_locking locking,
-                             struct image_layer *out_top)
+                             struct image_chain *out_chain)
 {
-    struct image_layer top;
+    struct image_chain chain = {.stack = NULL};
+    struct found found = {.count = 0};
 
-    TRY(image_layer_open(name->path, name->format, name->access, locking, &top));
-    struct err *err = open_rest(&top, name->path, folders, locking);
+    TRY(image_layer_open(name->path, name->format, name->access, locking, &chain.top));
+    struct err *err = find_rest(&chain.top, name->path, folders, locking, &found);
+    if (err == NULL && found.count > 0)
+        err = stack_up(&found, &chain.stack);
     if (err != NULL) {
-        err_free(block_close(top.block)); /* nothing was written through it */
+        while (found.count > 0)
+            err_free(block_close(found.layers[--found.count].block));
+        err_free(block_close(chain.top.block)); /* nothing was written through it */
         return err;
     }
-    *out_top = top;
+    if (chain.stack != NULL)
+        qcow_image_set_backing(chain.top.block, layer_stack_block(chain.stack));
+    *out_chain = chain;
     return NULL;
 }

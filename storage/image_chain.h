@@ -13,10 +13,16 @@
 #include "storage/image_layer.h"
 
 struct image_folders;
+struct layer_stack;
+
+struct image_chain {
+    struct image_layer top;    /* its block is owned, and owns the rest */
+    struct layer_stack *stack; /* the top's backing block; NULL: it has none */
+};
 
 /* The layers below the first are read-only, lie in the given folders and, if locked, are held as a
  * reader. */
 ERR_RESULT image_chain_open(const struct disk_image_name *name, const struct image_folders *folders,
-                            enum image_layer_locking locking, struct image_layer *out_top);
+                            enum image_layer_locking locking, struct image_chain *out_chain);
 
 #endif

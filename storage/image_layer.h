@@ -17,7 +17,6 @@ struct image_layer {
     struct block *block; /* owned; a qcow2 image still wants its backing */
     int fd;              /* the block's, valid as long as that is open */
     bool is_qcow;
-    unsigned depth; /* layers below it, once the chain is open */
 };
 
 ERR_RESULT image_layer_open(const char *path, const char *format, enum disk_image_access access,

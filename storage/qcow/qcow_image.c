@@ -7,6 +7,7 @@
 #include <stdlib.h>
 
 #include "base/assert.h"
+#include "base/cleanup.h"
 #include "storage/qcow/qcow_flush.h"
 #include "storage/qcow/qcow_image_internal.h"
 #include "storage/qcow/qcow_read.h"
@@ -114,6 +115,22 @@ void qcow_image_set_backing(struct block *block, struct block *backing)
 
     ASSERT(image->backing == NULL && image->context.has_backing);
     image->backing = backing;
+}
+
+struct block *qcow_image_take_backing(struct block *block)
+{
+    struct qcow_image *image = qcow_image_of(block);
+
+    return TAKE_PTR(image->backing);
+}
+
+void qcow_image_set_table_bytes_max(struct block *block, uint64_t bytes)
+{
+    struct qcow_image *image = qcow_image_of(block);
+
+    lock_acquire(&image->lock);
+    qcow_l2_cache_set_bytes_max(&image->l2, bytes);
+    lock_release(&image->lock);
 }
 
 const struct qcow_header *qcow_image_header(struct block *block)

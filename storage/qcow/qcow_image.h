@@ -8,6 +8,7 @@
 #define STORAGE_QCOW_QCOW_IMAGE_H
 
 #include <stdbool.h>
+#include <stdint.h>
 
 #include "base/err.h"
 #include "storage/block.h"
@@ -19,6 +20,12 @@ struct qcow_header;
  * qcow_image_set_backing on; an image whose header names one is useless until then. */
 ERR_RESULT qcow_image_open(struct host_file *file, bool is_read_only, struct block **out_block);
 void qcow_image_set_backing(struct block *block, struct block *backing);
+
+/* Takes it out again; NULL when there is none. What the image does not hold reads as zeros then. */
+struct block *qcow_image_take_backing(struct block *block);
+
+/* How much memory slices of L2 tables should take at most; more while all of them are changed. */
+void qcow_image_set_table_bytes_max(struct block *block, uint64_t bytes);
 
 const struct qcow_header *qcow_image_header(struct block *block);
 

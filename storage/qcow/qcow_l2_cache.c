@@ -41,6 +41,20 @@ struct err *qcow_l2_cache_init(struct qcow_l2_cache *cache, struct host_file *fi
     return NULL;
 }
 
+void qcow_l2_cache_set_bytes_max(struct qcow_l2_cache *cache, uint64_t bytes)
+{
+    cache->slot_limit = MAX((size_t)(bytes / (slice_entries(cache) * 8)), (size_t)1);
+    for (size_t i = cache->slot_count; i-- > 0 && cache->slot_count > cache->slot_limit;) {
+        struct qcow_slice *slice = cache->slots[i];
+        if (slice->is_dirty || slice->is_flushing)
+            continue;
+        *slice->home = NULL;
+        free(slice);
+        cache->slots[i] = cache->slots[--cache->slot_count];
+    }
+    cache->hand = 0;
+}
+
 void qcow_l2_cache_finish(struct qcow_l2_cache *cache)
 {
     for (size_t i = 0; i < cache->slot_count; i++)

@@ -45,6 +45,9 @@ ERR_RESULT qcow_l2_cache_init(struct qcow_l2_cache *cache, struct host_file *fil
                               unsigned cluster_bits, uint64_t l1_entries);
 void qcow_l2_cache_finish(struct qcow_l2_cache *cache); /* accepts a zeroed one */
 
+/* Clean slices beyond it are dropped; as ever, a slice is valid until the lock is released. */
+void qcow_l2_cache_set_bytes_max(struct qcow_l2_cache *cache, uint64_t bytes);
+
 /* The slice of the table at table_offset that holds the entry of this index in the table. */
 ERR_RESULT qcow_l2_cache_get(struct qcow_l2_cache *cache, uint64_t l1_index, uint64_t l2_index,
                              uint64_t table_offset, struct qcow_slice **out_slice);

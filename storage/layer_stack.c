@@ -1,0 +1,453 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * layer_stack.c - see layer_stack.h.
+ *
+ * How it works. Each push gives the layer an id, counted up. The index says for each unit of 4 KiB
+ *
+ *     0            no layer holds it: zeros
+ *     id + 1       that layer holds all of it, and is the newest that does
+ *     | PARTIAL    it is the newest that holds some of it: look from there downwards
+ *
+ * PARTIAL occurs with clusters smaller than a unit and where an image ends within one. A leaf
+ * remembers up to which id layers have been merged into it; newer ones are merged in when it is
+ * next looked at, each over what the older ones said.
+ *
+ * Ids lead to layers through `by_id`. When one layer takes the place of several, all of their ids
+ * lead to it: every number in the index stays right, and so does a leaf that had some of them
+ * merged in and some not yet, because merging the union once more changes nothing.
+ *
+ * A layer ends where its size says: behind that it holds zeros, also over what lower ones have
+ * there.
+ */
+#include "storage/layer_stack.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/assert.h"
+#include "base/checked_math.h"
+#include "base/cleanup.h"
+#include "base/lock.h"
+#include "storage/io_vector.h"
+#include "storage/layer_index.h"
+#include "storage/qcow/qcow_image.h"
+#include "storage/qcow/qcow_presence.h"
+
+#define PARTIAL          0x4000u
+#define IDS_MAX          0x3fffu
+#define LAYERS_MAX       (DISK_BACKING_DEPTH_MAX + 1)
+#define UNIT_BYTES       ((uint64_t)1 << LAYER_UNIT_BITS)
+#define LEAF_BYTES       ((uint64_t)1 << LAYER_LEAF_BITS)
+#define TABLES_BYTES_MIN (256 * KIB)
+
+struct stacked {
+    struct image_layer layer; /* owned */
+    unsigned place;
+    unsigned readers; /* requests that read from it */
+    bool is_replaced; /* closed by the last reader */
+};
+
+struct layer_stack {
+    struct block base;
+    struct lock lock;
+    struct stacked *layers[LAYERS_MAX] GUARDED_BY(&lock); /* owned; the lowest first */
+    unsigned count GUARDED_BY(&lock);
+    struct stacked *by_id[IDS_MAX] GUARDED_BY(&lock);
+    unsigned id_count GUARDED_BY(&lock);
+    struct layer_index index GUARDED_BY(&lock);
+};
+
+/* Part of a request that one layer answers. */
+struct piece {
+    struct stacked *from; /* NULL: zeros */
+    uint64_t bytes;
+};
+
+static struct layer_stack *stack_of(struct block *block)
+{
+    return CONTAINER_OF(block, struct layer_stack, base);
+}
+
+/* Is the byte in this layer, and for how many from there on, of at most `len`, is it the same? */
+static struct err *is_held(const struct stacked *stacked, uint64_t offset, uint64_t len,
+                           bool *out_is_held, uint64_t *out_bytes)
+{
+    struct block *block = stacked->layer.block;
+    enum qcow_presence presence = QCOW_PRESENCE_DATA;
+
+    *out_bytes = len;
+    if (stacked->layer.is_qcow && offset < block->virtual_bytes)
+        TRY(qcow_image_presence(block, offset, MIN(len, block->virtual_bytes - offset), &presence,
+                                out_bytes));
+    *out_is_held = presence != QCOW_PRESENCE_NONE;
+    return NULL;
+}
+
+/* Units that are held as a whole get the layer's number, those of which a part is, PARTIAL. */
+static struct err *note_held(struct layer_stack *stack, struct layer_leaf *leaf, uint64_t from,
+                             uint64_t to, uint16_t number) REQUIRES(&stack->lock)
+{
+    uint64_t first = align_up(from, UNIT_BYTES), end = align_down(to, UNIT_BYTES);
+    unsigned mask = LAYER_LEAF_UNITS - 1;
+
+    if (to == stack->base.virtual_bytes)
+        end = align_up(to, UNIT_BYTES);
+    if (first > from)
+        TRY(layer_leaf_set(&stack->index, leaf, (unsigned)(from >> LAYER_UNIT_BITS) & mask, 1,
+                           number | PARTIAL));
+    if (end < to && (first == from || end >= first))
+        TRY(layer_leaf_set(&stack->index, leaf, (unsigned)(to >> LAYER_UNIT_BITS) & mask, 1,
+                           number | PARTIAL));
+    if (first >= end)
+        return NULL;
+    return layer_leaf_set(&stack->index, leaf, (unsigned)(first >> LAYER_UNIT_BITS) & mask,
+                          (unsigned)((end - first) >> LAYER_UNIT_BITS), number);
+}
+
+static struct err *merge_layer(struct layer_stack *stack, struct layer_leaf *leaf, uint64_t from,
+                               unsigned id) REQUIRES(&stack->lock)
+{
+    uint64_t to = MIN(from + LEAF_BYTES, stack->base.virtual_bytes);
+    uint64_t held_from = from;
+
+    for (uint64_t at = from; at < to;) {
+        uint64_t bytes = 0;
+        bool held = false;
+        TRY(is_held(stack->by_id[id], at, to - at, &held, &bytes));
+        if (!held) {
+            if (held_from < at)
+                TRY(note_held(stack, leaf, held_from, at, (uint16_t)(id + 1)));
+            held_from = at + bytes;
+        }
+        at += bytes;
+    }
+    return held_from < to ? note_held(stack, leaf, held_from, to, (uint16_t)(id + 1)) : NULL;
+}
+
+/* Of ids that lead to the same layer the last one is taken. */
+static struct err *merge_newer(struct layer_stack *stack, struct layer_leaf *leaf, uint64_t offset)
+    REQUIRES(&stack->lock)
+{
+    for (unsigned id = leaf->merged_upto; id < stack->id_count; id++) {
+        bool is_last = id + 1 == stack->id_count || stack->by_id[id + 1] != stack->by_id[id];
+        if (is_last)
+            TRY(merge_layer(stack, leaf, align_down(offset, LEAF_BYTES), id));
+        leaf->merged_upto = id + 1;
+    }
+    return NULL;
+}
+
+/* The newest layer at or below `place` that holds the byte; at most `len` bytes. */
+static struct err *look_down(struct layer_stack *stack, unsigned place, uint64_t offset,
+                             uint64_t len, struct piece *out_piece) REQUIRES(&stack->lock)
+{
+    for (unsigned i = place + 1; i-- > 0;) {
+        bool held = false;
+        TRY(is_held(stack->layers[i], offset, len, &held, &len));
+        if (held) {
+            *out_piece = (struct piece){.from = stack->layers[i], .bytes = len};
+            return NULL;
+        }
+    }
+    *out_piece = (struct piece){.bytes = len};
+    return NULL;
+}
+
+static struct err *find_locked(struct layer_stack *stack, uint64_t offset, uint64_t len,
+                               struct piece *out_piece) REQUIRES(&stack->lock)
+{
+    unsigned unit = (unsigned)(offset >> LAYER_UNIT_BITS) & (LAYER_LEAF_UNITS - 1), run = 0;
+    uint64_t in_unit = offset & (UNIT_BYTES - 1);
+    uint64_t units = divide_up(in_unit + len, UNIT_BYTES);
+    struct layer_leaf *leaf;
+
+    TRY(layer_index_leaf(&stack->index, offset, &leaf));
+    if (leaf->merged_upto < stack->id_count)
+        TRY(merge_newer(stack, leaf, offset));
+    units = MIN(units, (uint64_t)LAYER_LEAF_UNITS - unit);
+    unsigned number = layer_leaf_get(leaf, unit, (unsigned)units, &run);
+    if (number == 0) {
+        *out_piece = (struct piece){.bytes = MIN(len, run * UNIT_BYTES - in_unit)};
+        return NULL;
+    }
+    struct stacked *from = stack->by_id[(number & ~PARTIAL) - 1];
+    if ((number & PARTIAL) != 0)
+        return look_down(stack, from->place, offset, MIN(len, UNIT_BYTES - in_unit), out_piece);
+    *out_piece = (struct piece){.from = from, .bytes = MIN(len, run * UNIT_BYTES - in_unit)};
+    return NULL;
+}
+
+static void stacked_free(struct stacked *stacked)
+{
+    err_free(block_close(stacked->layer.block)); /* read-only: nothing is lost */
+    free(stacked);
+}
+
+/* The piece's layer stays open until it is given back. */
+static struct err *take_piece(struct layer_stack *stack, uint64_t offset, uint64_t len,
+                              struct piece *out_piece)
+{
+    lock_acquire(&stack->lock);
+    struct err *err = find_locked(stack, offset, len, out_piece);
+    if (err == NULL && out_piece->from != NULL)
+        out_piece->from->readers++;
+    lock_release(&stack->lock);
+    return err;
+}
+
+static void give_back(struct layer_stack *stack, struct stacked *from)
+{
+    lock_acquire(&stack->lock);
+    bool is_last = --from->readers == 0 && from->is_replaced;
+    lock_release(&stack->lock);
+    if (is_last)
+        stacked_free(from);
+}
+
+/* Behind the end of a layer there are zeros. */
+static struct err *read_layer(struct block *layer, const struct io_vector *to, uint64_t offset,
+                              uint64_t len)
+{
+    uint64_t have = offset >= layer->virtual_bytes ? 0 : MIN(len, layer->virtual_bytes - offset);
+
+    if (have == len)
+        return block_read(layer, to->iovs, to->count, offset);
+
+    struct io_vector part = {.count = 0}, rest = {.count = 0};
+    io_vector_append_slice(&rest, to->iovs, to->count, have, len - have);
+    io_vector_zero(rest.iovs, rest.count);
+    io_vector_append_slice(&part, to->iovs, to->count, 0, have);
+    return have == 0 ? NULL : block_read(layer, part.iovs, part.count, offset);
+}
+
+static struct err *stack_read(struct block *block, const struct iovec *iovs, int iov_count,
+                              uint64_t offset)
+{
+    struct layer_stack *stack = stack_of(block);
+    uint64_t len;
+
+    TRY(block_check_vectors(block, BLOCK_REQUEST_READ, iovs, iov_count, offset, &len));
+    for (uint64_t done = 0; done < len;) {
+        struct io_vector part = {.count = 0};
+        struct piece piece;
+        struct err *err = NULL;
+
+        TRY(take_piece(stack, offset + done, len - done, &piece));
+        io_vector_append_slice(&part, iovs, iov_count, done, piece.bytes);
+        if (piece.from == NULL) {
+            io_vector_zero(part.iovs, part.count);
+        } else {
+            err = read_layer(piece.from->layer.block, &part, offset + done, piece.bytes);
+            give_back(stack, piece.from);
+        }
+        if (err != NULL)
+            return err;
+        done += piece.bytes;
+    }
+    return NULL;
+}
+
+static struct err *stack_write(struct block *block, const struct iovec *iovs, int iov_count,
+                               uint64_t offset)
+{
+    uint64_t len;
+
+    return block_check_vectors(block, BLOCK_REQUEST_CHANGE, iovs, iov_count, offset, &len);
+}
+
+static struct err *stack_flush(struct block *block)
+{
+    (void)block;
+    return NULL;
+}
+
+static struct err *stack_write_zeroes(struct block *block, uint64_t offset, uint64_t len,
+                                      bool may_unmap)
+{
+    (void)may_unmap;
+    return block_check_range(block, BLOCK_REQUEST_CHANGE, offset, len);
+}
+
+static struct err *stack_discard(struct block *block, uint64_t offset, uint64_t len)
+{
+    return block_check_range(block, BLOCK_REQUEST_CHANGE, offset, len);
+}
+
+static struct err *stack_close(struct block *block) LOCK_UNCHECKED
+{
+    struct layer_stack *stack = stack_of(block);
+    struct err *err = NULL;
+
+    for (unsigned i = 0; i < stack->count; i++) {
+        struct err *layer_err = block_close(stack->layers[i]->layer.block);
+        if (err == NULL)
+            err = layer_err;
+        else
+            err_free(layer_err);
+        free(stack->layers[i]);
+    }
+    layer_index_finish(&stack->index);
+    lock_finish(&stack->lock);
+    free(stack);
+    return err;
+}
+
+/* The lowest layer usually holds most; the others share. */
+static void share_tables(struct layer_stack *stack) REQUIRES(&stack->lock)
+{
+    uint64_t share = LAYER_TABLES_BYTES_MAX / MAX(stack->count, 2u);
+
+    for (unsigned i = 1; i < stack->count; i++)
+        if (stack->layers[i]->layer.is_qcow)
+            qcow_image_set_table_bytes_max(stack->layers[i]->layer.block,
+                                           MAX(share, TABLES_BYTES_MIN));
+}
+
+/* Ids have run out, or the disk has another size: what the index says is not worth keeping. */
+static struct err *start_anew(struct layer_stack *stack, uint64_t virtual_bytes)
+    REQUIRES(&stack->lock)
+{
+    struct layer_index index;
+
+    TRY(layer_index_init(&index, virtual_bytes, LAYER_INDEX_BYTES_MAX));
+    layer_index_finish(&stack->index);
+    stack->index = index;
+    for (unsigned i = 0; i < stack->count; i++)
+        stack->by_id[i] = stack->layers[i];
+    stack->id_count = stack->count;
+    stack->base.virtual_bytes = virtual_bytes;
+    return NULL;
+}
+
+static struct err *push_locked(struct layer_stack *stack, struct stacked *stacked)
+    REQUIRES(&stack->lock)
+{
+    uint64_t bytes = stacked->layer.block->virtual_bytes;
+
+    if (stack->count == LAYERS_MAX)
+        return err_new(ERR_STATE, "a disk of more than %u layers", LAYERS_MAX);
+    if (stack->id_count == IDS_MAX || bytes != stack->base.virtual_bytes)
+        TRY(start_anew(stack, bytes));
+    stacked->place = stack->count;
+    stack->layers[stack->count++] = stacked;
+    stack->by_id[stack->id_count++] = stacked;
+    share_tables(stack);
+    return NULL;
+}
+
+struct err *layer_stack_push(struct layer_stack *stack, const struct image_layer *layer)
+{
+    CLEANUP(cleanup_free) struct stacked *stacked = calloc(1, sizeof(*stacked));
+    if (stacked == NULL)
+        return err_new(ERR_NO_MEMORY, "layers of a disk");
+
+    stacked->layer = *layer;
+    lock_acquire(&stack->lock);
+    struct err *err = push_locked(stack, stacked);
+    lock_release(&stack->lock);
+    if (err == NULL)
+        (void)TAKE_PTR(stacked);
+    return err;
+}
+
+void layer_stack_pop(struct layer_stack *stack)
+{
+    lock_acquire(&stack->lock);
+    ASSERT(stack->count > 0);
+    struct stacked *top = stack->layers[--stack->count];
+    ASSERT(top->readers == 0);
+    stack->id_count--;
+    stack->base.virtual_bytes =
+        stack->count == 0 ? 0 : stack->layers[stack->count - 1]->layer.block->virtual_bytes;
+    lock_release(&stack->lock);
+    free(top);
+}
+
+unsigned layer_stack_depth(struct layer_stack *stack)
+{
+    lock_acquire(&stack->lock);
+    unsigned count = stack->count;
+    lock_release(&stack->lock);
+    return count;
+}
+
+const struct image_layer *layer_stack_layer(struct layer_stack *stack, unsigned place)
+{
+    lock_acquire(&stack->lock);
+    ASSERT(place < stack->count);
+    const struct image_layer *layer = &stack->layers[place]->layer;
+    lock_release(&stack->lock);
+    return layer;
+}
+
+/* Takes the layers out of the stack; gives those that nobody reads, to be closed unlocked. */
+static unsigned replace_locked(struct layer_stack *stack, unsigned first, unsigned last,
+                               struct stacked *merged, struct stacked **out_idle)
+    REQUIRES(&stack->lock)
+{
+    unsigned idle = 0, count = last - first + 1;
+
+    for (unsigned id = 0; id < stack->id_count; id++)
+        if (stack->by_id[id]->place >= first && stack->by_id[id]->place <= last)
+            stack->by_id[id] = merged;
+    for (unsigned i = first; i <= last; i++) {
+        stack->layers[i]->is_replaced = true;
+        if (stack->layers[i]->readers == 0)
+            out_idle[idle++] = stack->layers[i];
+    }
+    stack->layers[first] = merged;
+    memmove(&stack->layers[first + 1], &stack->layers[last + 1],
+            (stack->count - last - 1) * sizeof(stack->layers[0]));
+    stack->count -= count - 1;
+    for (unsigned i = first; i < stack->count; i++)
+        stack->layers[i]->place = i;
+    share_tables(stack);
+    return idle;
+}
+
+struct err *layer_stack_replace(struct layer_stack *stack, unsigned first, unsigned last,
+                                const struct image_layer *merged)
+{
+    struct stacked *idle[LAYERS_MAX];
+    struct stacked *stacked = calloc(1, sizeof(*stacked));
+    if (stacked == NULL)
+        return err_new(ERR_NO_MEMORY, "layers of a disk");
+
+    stacked->layer = *merged;
+    stacked->place = LAYERS_MAX;
+    lock_acquire(&stack->lock);
+    ASSERT(first <= last && last < stack->count);
+    unsigned count = replace_locked(stack, first, last, stacked, idle);
+    lock_release(&stack->lock);
+    for (unsigned i = 0; i < count; i++)
+        stacked_free(idle[i]);
+    return NULL;
+}
+
+static const struct block_ops layer_stack_ops = {
+    .format = "layered",
+    .read = stack_read,
+    .write = stack_write,
+    .flush = stack_flush,
+    .write_zeroes = stack_write_zeroes,
+    .discard = stack_discard,
+    .close = stack_close,
+};
+
+struct err *layer_stack_create(struct layer_stack **out_stack) LOCK_UNCHECKED
+{
+    struct layer_stack *stack = calloc(1, sizeof(*stack));
+    if (stack == NULL)
+        return err_new(ERR_NO_MEMORY, "layers of a disk");
+
+    lock_init(&stack->lock, LOCK_LAYERS);
+    stack->base.ops = &layer_stack_ops;
+    stack->base.is_read_only = true;
+    *out_stack = stack;
+    return NULL;
+}
+
+struct block *layer_stack_block(struct layer_stack *stack)
+{
+    return &stack->base;
+}
