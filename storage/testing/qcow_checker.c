@@ -1,7 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * qcow_checker.c - see qcow_checker.h.
- * Tested by: qcow_power_cut_test.c, which also shows that it can find faults.
+ *
+ * References are counted from the header on: tables first, each L2 table then once, however often
+ * it is referred to, so that the work is bounded by the size of the file. What is counted is then
+ * compared with what is stored, cluster by cluster.
  */
 #include "storage/testing/qcow_checker.h"
 
@@ -10,185 +13,245 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define COPIED      ((uint64_t)1 << 63)
-#define COMPRESSED  ((uint64_t)1 << 62)
-#define OFFSET_BITS 0x00fffffffffffe00u
+#include "base/checked_math.h"
+#include "storage/testing/qcow_checker_internal.h"
 
-struct checker {
-    const uint8_t *image;
-    size_t len;
-    uint32_t version, cluster_bits, l1_entries, order;
-    uint64_t l1_offset, table_offset, table_bytes;
-    uint64_t cluster_count; /* of the file, the last one perhaps cut short */
-    uint32_t *references;
-    struct qcow_verdict verdict;
-};
+#define STEPS_MAX     ((uint64_t)64 << 20)
+#define USES_OF_GUEST ((uint8_t)(CHECKED_USE_DATA | CHECKED_USE_COMPRESSED))
+#define USES_SHARED   ((uint8_t)(USES_OF_GUEST | CHECKED_USE_L2))
 
-__attribute__((format(printf, 2, 3))) static void complain(struct checker *checker, const char *fmt,
-                                                           ...)
+void checked_complain(struct checked_walk *walk, const char *fmt, ...)
 {
     va_list args;
 
-    if (checker->verdict.errors++ > 0)
+    if (walk->verdict.errors++ > 0)
         return;
     va_start(args, fmt);
-    (void)vsnprintf(checker->verdict.first, sizeof(checker->verdict.first), fmt, args);
+    (void)vsnprintf(walk->verdict.first, sizeof(walk->verdict.first), fmt, args);
     va_end(args);
 }
 
-/* Big endian; bytes behind the end of the file are zeros. */
-static uint64_t number_at(const struct checker *checker, uint64_t offset, unsigned bytes)
+bool checked_may_go_on(struct checked_walk *walk, uint64_t steps)
 {
-    uint64_t value = 0;
-
-    for (unsigned i = 0; i < bytes; i++)
-        value = value << 8 | (offset + i < checker->len ? checker->image[offset + i] : 0);
-    return value;
+    if (walk->steps > STEPS_MAX)
+        return false;
+    walk->steps += steps;
+    if (walk->steps > STEPS_MAX)
+        checked_complain(walk, "tables overlap so often that checking would not end");
+    return walk->steps <= STEPS_MAX;
 }
 
-static uint64_t cluster_bytes(const struct checker *checker)
+void checked_refer(struct checked_walk *walk, enum checked_use use, uint64_t offset, uint64_t bytes,
+                   uint32_t references)
 {
-    return (uint64_t)1 << checker->cluster_bits;
+    const struct checked_image *image = &walk->image;
+    uint64_t first = offset >> image->cluster_bits;
+
+    if (bytes == 0)
+        return;
+    uint64_t end = divide_up(offset + bytes, image->cluster_bytes);
+    for (uint64_t cluster = first; cluster < MIN(end, image->cluster_count); cluster++) {
+        walk->references[cluster] += references;
+        walk->uses[cluster] |= (uint8_t)use;
+        if (!checked_may_go_on(walk, 1))
+            return;
+    }
+    /* Less than a cluster behind the end is what QEMU leaves. */
+    if (offset + bytes > image->len && offset + bytes - image->len >= image->cluster_bytes)
+        checked_complain(walk, "a reference to 0x%llx reaches behind the end of the file",
+                         (unsigned long long)offset);
 }
 
-static void parse(struct checker *checker)
+void checked_walk_l1(struct checked_walk *walk, uint64_t offset, uint64_t entries)
 {
-    checker->version = (uint32_t)number_at(checker, 4, 4);
-    checker->cluster_bits = (uint32_t)number_at(checker, 20, 4);
-    checker->l1_entries = (uint32_t)number_at(checker, 36, 4);
-    checker->l1_offset = number_at(checker, 40, 8);
-    checker->table_offset = number_at(checker, 48, 8);
-    checker->table_bytes = number_at(checker, 56, 4) << checker->cluster_bits;
-    checker->order = checker->version == 2 ? 4 : (uint32_t)number_at(checker, 96, 4);
-    checker->cluster_count = (checker->len + cluster_bytes(checker) - 1) >> checker->cluster_bits;
+    const struct checked_image *image = &walk->image;
+
+    for (uint64_t i = 0; i < entries && offset + i * 8 < image->len; i++) {
+        uint64_t entry = checked_number(image, offset + i * 8, 8);
+        uint64_t table = entry & CHECKED_OFFSET_BITS;
+        if (!checked_may_go_on(walk, 1))
+            return;
+        if ((entry & ~(CHECKED_OFFSET_BITS | CHECKED_COPIED)) != 0)
+            checked_complain(walk, "L1 entry 0x%llx has reserved bits", (unsigned long long)entry);
+        if (table == 0)
+            continue;
+        if (!checked_is_cluster_start(image, table)) {
+            checked_complain(walk, "the L2 table at 0x%llx is not aligned or not in the file",
+                             (unsigned long long)table);
+            continue;
+        }
+        checked_refer(walk, CHECKED_USE_L2, table, image->cluster_bytes, 1);
+        walk->tables[table >> image->cluster_bits]++;
+    }
 }
 
-static bool is_in_file(const struct checker *checker, uint64_t offset)
+static void walk_l2(struct checked_walk *walk, uint64_t table, uint32_t references)
 {
-    return offset % cluster_bytes(checker) == 0 &&
-           offset >> checker->cluster_bits < checker->cluster_count;
+    const struct checked_image *image = &walk->image;
+
+    for (uint64_t i = 0; i < checked_entries_per_table(image); i++) {
+        struct checked_entry entry = checked_entry_at(image, table, i);
+        if (entry.fault != NULL)
+            checked_complain(walk, "entry %llu of the L2 table at 0x%llx: %s",
+                             (unsigned long long)i, (unsigned long long)table, entry.fault);
+        if (entry.host_bytes == 0)
+            continue;
+        /* The range of a compressed cluster is counted from the start of its first sector. */
+        checked_refer(walk, entry.is_compressed ? CHECKED_USE_COMPRESSED : CHECKED_USE_DATA,
+                      align_down(entry.host_offset, 512),
+                      entry.host_bytes + entry.host_offset % 512, references);
+    }
 }
 
-/* One reference to each cluster of a range. */
-static void refer(struct checker *checker, const char *what, uint64_t offset, uint64_t bytes)
+static void walk_counts(struct checked_walk *walk)
 {
-    for (uint64_t at = offset; at < offset + bytes; at += cluster_bytes(checker)) {
-        if (is_in_file(checker, at))
-            checker->references[at >> checker->cluster_bits]++;
+    const struct checked_image *image = &walk->image;
+
+    checked_refer(walk, CHECKED_USE_TABLE, image->table_offset, image->table_bytes, 1);
+    for (uint64_t at = 0; at < image->table_bytes; at += 8) {
+        if (image->table_offset + at >= image->len)
+            return;
+        uint64_t block = checked_number(image, image->table_offset + at, 8);
+        if (block == 0)
+            continue;
+        if (!checked_is_cluster_start(image, block))
+            checked_complain(walk, "the refcount block at 0x%llx is not aligned or not in the file",
+                             (unsigned long long)block);
         else
-            complain(checker, "%s at 0x%llx is not in the file", what, (unsigned long long)at);
+            checked_refer(walk, CHECKED_USE_BLOCK, block, image->cluster_bytes, 1);
     }
 }
 
-static uint64_t count_of(const struct checker *checker, uint64_t cluster)
+static void walk_all(struct checked_walk *walk)
 {
-    unsigned width = 1u << (checker->order - 3);
-    uint64_t per_block = cluster_bytes(checker) / width;
-    uint64_t entry_at = cluster / per_block * 8;
+    const struct checked_image *image = &walk->image;
 
-    if (entry_at >= checker->table_bytes)
-        return 0;
-    uint64_t block = number_at(checker, checker->table_offset + entry_at, 8);
-    return block == 0 ? 0 : number_at(checker, block + cluster % per_block * width, width);
+    checked_refer(walk, CHECKED_USE_HEADER, 0, image->cluster_bytes, 1);
+    checked_refer(walk, CHECKED_USE_L1, image->l1_offset, (uint64_t)image->l1_entries * 8, 1);
+    checked_walk_l1(walk, image->l1_offset, image->l1_entries);
+    walk_counts(walk);
+    checked_walk_snapshots(walk);
+    checked_walk_bitmaps(walk);
+    if (image->crypt_bytes > 0 && image->crypt_bytes <= image->len)
+        checked_refer(walk, CHECKED_USE_EXTRA, image->crypt_offset, image->crypt_bytes, 1);
+    for (uint64_t cluster = 0; cluster < image->cluster_count; cluster++)
+        if (walk->tables[cluster] > 0)
+            walk_l2(walk, cluster << image->cluster_bits, walk->tables[cluster]);
 }
 
-/* qcow2: COPIED says that the count is exactly one. */
-static void check_copied(struct checker *checker, const char *what, uint64_t entry)
+/* qcow2: COPIED says that the count is exactly one. Snapshots' own tables need not. */
+static void check_copied(struct checked_walk *walk, const char *what, uint64_t entry)
 {
-    uint64_t cluster = (entry & OFFSET_BITS) >> checker->cluster_bits;
+    uint64_t cluster = (entry & CHECKED_OFFSET_BITS) >> walk->image.cluster_bits;
+    uint64_t count = checked_count(&walk->image, cluster);
+    bool is_copied = (entry & CHECKED_COPIED) != 0;
 
-    if (((entry & COPIED) != 0) != (count_of(checker, cluster) == 1))
-        complain(checker, "%s 0x%llx contradicts the count %llu", what, (unsigned long long)entry,
-                 (unsigned long long)count_of(checker, cluster));
+    if (is_copied != (count == 1))
+        checked_complain(walk, "%s 0x%llx contradicts the count %llu", what,
+                         (unsigned long long)entry, (unsigned long long)count);
+    if (is_copied && cluster < walk->image.cluster_count && walk->references[cluster] > 1) {
+        walk->verdict.hazards++;
+        checked_complain(walk, "%s 0x%llx could be written in place and has %u references", what,
+                         (unsigned long long)entry, walk->references[cluster]);
+    }
 }
 
-static void check_l2_table(struct checker *checker, uint64_t table)
+static void check_active(struct checked_walk *walk)
 {
-    for (uint64_t i = 0; i < cluster_bytes(checker) / 8; i++) {
-        uint64_t entry = number_at(checker, table + i * 8, 8);
-        uint64_t reserved = entry & ~(OFFSET_BITS | COPIED | 1);
-        if (reserved != 0 || (checker->version == 2 && (entry & 1) != 0))
-            complain(checker, "L2 entry 0x%llx has reserved bits", (unsigned long long)entry);
-        if ((entry & OFFSET_BITS) == 0)
+    const struct checked_image *image = &walk->image;
+
+    for (uint64_t i = 0; i < image->l1_entries && image->l1_offset + i * 8 < image->len; i++) {
+        uint64_t l1_entry = checked_number(image, image->l1_offset + i * 8, 8);
+        uint64_t table = l1_entry & CHECKED_OFFSET_BITS;
+        if (table == 0 || !checked_is_cluster_start(image, table))
             continue;
-        refer(checker, "data", entry & OFFSET_BITS, 1);
-        check_copied(checker, "L2 entry", entry);
+        check_copied(walk, "L1 entry", l1_entry);
+        if (!checked_may_go_on(walk, checked_entries_per_table(image)))
+            return;
+        for (uint64_t j = 0; j < checked_entries_per_table(image); j++) {
+            struct checked_entry entry = checked_entry_at(image, table, j);
+            if (!entry.is_compressed && entry.host_offset != 0)
+                check_copied(walk, "L2 entry", entry.word);
+        }
     }
 }
 
-static void walk(struct checker *checker)
+static void check_clusters(struct checked_walk *walk)
 {
-    refer(checker, "header", 0, 1);
-    refer(checker, "L1 table", checker->l1_offset, (uint64_t)checker->l1_entries * 8);
-    refer(checker, "refcount table", checker->table_offset, checker->table_bytes);
-    for (uint64_t at = 0; at < checker->table_bytes; at += 8) {
-        uint64_t block = number_at(checker, checker->table_offset + at, 8);
-        if (block != 0)
-            refer(checker, "refcount block", block, 1);
-    }
-    for (uint64_t i = 0; i < checker->l1_entries; i++) {
-        uint64_t entry = number_at(checker, checker->l1_offset + i * 8, 8);
-        if ((entry & ~(OFFSET_BITS | COPIED)) != 0)
-            complain(checker, "L1 entry 0x%llx has reserved bits", (unsigned long long)entry);
-        if ((entry & OFFSET_BITS) == 0)
-            continue;
-        refer(checker, "L2 table", entry & OFFSET_BITS, 1);
-        check_copied(checker, "L1 entry", entry);
-        check_l2_table(checker, entry & OFFSET_BITS);
+    for (uint64_t cluster = 0; cluster < walk->image.cluster_count; cluster++) {
+        uint64_t count = checked_count(&walk->image, cluster);
+        uint32_t references = walk->references[cluster];
+        uint8_t uses = walk->uses[cluster];
+        if (count < references)
+            checked_complain(walk, "cluster %llu has %u references and a count of %llu",
+                             (unsigned long long)cluster, references, (unsigned long long)count);
+        if (count > references)
+            walk->verdict.leaks++;
+        if ((uses & (uses - 1)) != 0)
+            checked_complain(walk, "cluster %llu has more than one use: 0x%x",
+                             (unsigned long long)cluster, uses);
+        if ((uses & ~USES_SHARED) != 0 && references > 1)
+            checked_complain(walk, "cluster %llu of a table has %u references",
+                             (unsigned long long)cluster, references);
     }
 }
 
-static void compare_counts(struct checker *checker)
+static void finish_walk(struct checked_walk *walk)
 {
-    for (uint64_t cluster = 0; cluster < checker->cluster_count; cluster++) {
-        uint64_t count = count_of(checker, cluster);
-        if (count < checker->references[cluster])
-            complain(checker, "cluster %llu has %u references and a count of %llu",
-                     (unsigned long long)cluster, checker->references[cluster],
-                     (unsigned long long)count);
-        if (count > checker->references[cluster])
-            checker->verdict.leaks++;
+    free(walk->references);
+    free(walk->tables);
+    free(walk->uses);
+}
+
+static void start_walk(struct checked_walk *walk, const uint8_t *image, size_t len)
+{
+    *walk = (struct checked_walk){.steps = 0};
+    const char *fault = checked_image_parse(&walk->image, image, len);
+    if (fault == NULL) {
+        size_t count = (size_t)walk->image.cluster_count;
+        walk->references = calloc(count + 1, sizeof(*walk->references));
+        walk->tables = calloc(count + 1, sizeof(*walk->tables));
+        walk->uses = calloc(count + 1, sizeof(*walk->uses));
+        if (walk->references == NULL || walk->tables == NULL || walk->uses == NULL)
+            fault = "no memory";
     }
+    walk->verdict.is_dirty = (walk->image.incompatible & 1) != 0;
+    walk->verdict.is_corrupt = (walk->image.incompatible & 2) != 0;
+    walk->verdict.is_refused = fault != NULL;
+    if (fault != NULL)
+        checked_complain(walk, "%s", fault);
+    else
+        walk_all(walk);
 }
 
 struct qcow_verdict qcow_checker_run(const uint8_t *image, size_t len)
 {
-    struct checker checker = {.image = image, .len = len};
+    struct checked_walk walk;
 
-    parse(&checker);
-    checker.references = calloc(checker.cluster_count, sizeof(*checker.references));
-    if (checker.references == NULL) {
-        complain(&checker, "no memory");
-        return checker.verdict;
+    start_walk(&walk, image, len);
+    if (!walk.verdict.is_refused) {
+        check_active(&walk);
+        check_clusters(&walk);
     }
-    walk(&checker);
-    compare_counts(&checker);
-    free(checker.references);
-    return checker.verdict;
+    finish_walk(&walk);
+    return walk.verdict;
 }
 
-enum qcow_sector qcow_checker_read(const uint8_t *image, size_t len, uint64_t guest_offset,
-                                   uint8_t out_sector[512])
+uint8_t *qcow_checker_metadata(const uint8_t *image, size_t len, size_t *out_count,
+                               unsigned *out_cluster_bits)
 {
-    struct checker checker = {.image = image, .len = len};
+    struct checked_walk walk;
+    uint8_t *uses = NULL;
 
-    parse(&checker);
-    uint64_t per_table = cluster_bytes(&checker) / 8;
-    uint64_t cluster = guest_offset >> checker.cluster_bits;
-    uint64_t l1_entry = number_at(&checker, checker.l1_offset + cluster / per_table * 8, 8);
-    uint64_t table = l1_entry & OFFSET_BITS;
-    if (table == 0)
-        return QCOW_SECTOR_BELOW;
-
-    uint64_t entry = number_at(&checker, table + cluster % per_table * 8, 8);
-    if (entry & COMPRESSED)
-        return QCOW_SECTOR_BROKEN;
-    if (entry & 1)
-        return QCOW_SECTOR_ZERO;
-    if ((entry & OFFSET_BITS) == 0)
-        return QCOW_SECTOR_BELOW;
-    uint64_t at = (entry & OFFSET_BITS) + (guest_offset & (cluster_bytes(&checker) - 1));
-    for (unsigned i = 0; i < 512; i++)
-        out_sector[i] = at + i < len ? image[at + i] : 0;
-    return QCOW_SECTOR_DATA;
+    start_walk(&walk, image, len);
+    if (!walk.verdict.is_refused) {
+        for (uint64_t i = 0; i < walk.image.cluster_count; i++)
+            walk.uses[i] &= (uint8_t)~USES_OF_GUEST;
+        uses = walk.uses;
+        walk.uses = NULL;
+        *out_count = (size_t)walk.image.cluster_count;
+        *out_cluster_bits = walk.image.cluster_bits;
+    }
+    finish_walk(&walk);
+    return uses;
 }
