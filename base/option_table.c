@@ -217,7 +217,7 @@ static void print_text(const struct option_table *table, FILE *out)
 
 static void print_mdoc(const struct option_table *table, FILE *out)
 {
-    (void)fprintf(out, ".Sh OPTIONS\n.Bl -tag -width Ds\n");
+    (void)fprintf(out, ".Bl -tag -width Ds\n");
     for (size_t i = 0; i < table->row_count; i++) {
         const struct option_row *row = &table->rows[i];
 
@@ -252,7 +252,11 @@ void option_table_print_help(const struct option_table *table, enum option_help 
 {
     switch (help) {
     case OPTION_HELP_TEXT: print_text(table, out); break;
-    case OPTION_HELP_MDOC: print_mdoc(table, out); break;
+    case OPTION_HELP_MDOC:
+        (void)fprintf(out, ".Sh OPTIONS\n");
+        print_mdoc(table, out);
+        break;
+    case OPTION_HELP_MDOC_LIST: print_mdoc(table, out); break;
     case OPTION_HELP_BASH: print_bash(table, out); break;
     }
 }

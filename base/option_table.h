@@ -63,9 +63,10 @@ struct option_table {
 };
 
 enum option_help {
-    OPTION_HELP_TEXT, /* for a terminal */
-    OPTION_HELP_MDOC, /* the man page's OPTIONS */
-    OPTION_HELP_BASH, /* completion */
+    OPTION_HELP_TEXT,      /* for a terminal */
+    OPTION_HELP_MDOC,      /* the man page's OPTIONS */
+    OPTION_HELP_MDOC_LIST, /* the same without its heading, for a program with several tables */
+    OPTION_HELP_BASH,      /* completion */
 };
 
 struct option_result {

@@ -48,6 +48,16 @@ static struct err *set_byte(int fd, const char *path, int type, int offset)
     return err_errno(errno, "lock image '%s'", path);
 }
 
+struct err *image_lock_is_written(int fd, const char *path, bool *out_is_written)
+{
+    struct flock lock = byte_lock(F_WRLCK, USED_BASE + PERMISSION_WRITE);
+
+    if (fcntl(fd, F_OFD_GETLK, &lock) != 0)
+        return err_errno(errno, "look for locks of image '%s'", path);
+    *out_is_written = lock.l_type != F_UNLCK;
+    return NULL;
+}
+
 static struct err *check_byte(int fd, const char *path, int offset)
 {
     struct flock lock = byte_lock(F_WRLCK, offset);

@@ -7,6 +7,8 @@
 #ifndef STORAGE_IMAGE_LOCK_H
 #define STORAGE_IMAGE_LOCK_H
 
+#include <stdbool.h>
+
 #include "base/err.h"
 
 enum image_lock_role {
@@ -17,6 +19,9 @@ enum image_lock_role {
 
 /* Takes the locks of a role; ERR_DENIED when another process holds what contradicts it. */
 ERR_RESULT image_lock_take(int fd, const char *path, enum image_lock_role role);
+
+/* Does another open file description hold a writer's locks? Takes none. */
+ERR_RESULT image_lock_is_written(int fd, const char *path, bool *out_is_written);
 
 /* From writer to reader without a gap, or down to none. */
 ERR_RESULT image_lock_lower(int fd, const char *path, enum image_lock_role role);

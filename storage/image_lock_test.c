@@ -40,6 +40,20 @@ TEST(a_written_image_is_refused_to_everybody_else)
     close_pair(pair);
 }
 
+TEST(one_can_see_that_an_image_is_written)
+{
+    struct pair pair = open_pair();
+    bool is_written = true;
+
+    ASSERT_OK(image_lock_take(pair.first, "disk", IMAGE_LOCK_READER));
+    ASSERT_OK(image_lock_is_written(pair.second, "disk", &is_written));
+    assert_false(is_written);
+    ASSERT_OK(image_lock_take(pair.first, "disk", IMAGE_LOCK_WRITER));
+    ASSERT_OK(image_lock_is_written(pair.second, "disk", &is_written));
+    assert_true(is_written);
+    close_pair(pair);
+}
+
 TEST(readers_share_an_image_and_keep_writers_out)
 {
     struct pair pair = open_pair();
@@ -79,6 +93,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_written_image_is_refused_to_everybody_else),
+        cmocka_unit_test(one_can_see_that_an_image_is_written),
         cmocka_unit_test(readers_share_an_image_and_keep_writers_out),
         cmocka_unit_test(a_refused_lock_leaves_nothing_behind),
         cmocka_unit_test(a_writer_becomes_a_reader_without_letting_a_writer_in),

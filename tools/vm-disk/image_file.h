@@ -1,0 +1,42 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * image_file.h - makes an image under its final name only when it is complete.
+ *
+ * It grows under a name of its own beside the final one, which a failure or Ctrl-C removes again.
+ * Thread: loop only.
+ */
+#ifndef TOOLS_VM_DISK_IMAGE_FILE_H
+#define TOOLS_VM_DISK_IMAGE_FILE_H
+
+#include <stdbool.h>
+
+#include "base/err.h"
+#include "storage/block.h"
+#include "storage/qcow/qcow_create.h"
+
+struct image_file {
+    const char *path; /* the final one */
+    char *draft;      /* owned; NULL once it has been published or removed */
+    bool may_replace;
+};
+
+/* Is `format` one that there is? */
+ERR_RESULT image_format_check(const char *format, bool *out_is_qcow);
+
+/* An empty image: qcow2 by the options, or raw of options->virtual_bytes (preallocated likewise).
+ * ERR_STATE when the final name is taken and may not be replaced. */
+ERR_RESULT image_file_create(const char *path, bool may_replace, const char *format,
+                             const struct qcow_create_options *options,
+                             struct image_file *out_file);
+
+/* Opens the draft for writing. */
+ERR_RESULT image_file_open(const struct image_file *file, const char *format,
+                           struct block **out_block);
+
+/* Gives it its final name, durably. */
+ERR_RESULT image_file_publish(struct image_file *file);
+
+/* Removes the draft, if it was not published. Accepts a zeroed one. */
+void image_file_finish(struct image_file *file);
+
+#endif

@@ -1,0 +1,24 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * main.c - vm-disk: makes, looks at, checks and changes disk images. Tested by: tests/disk
+ */
+#include "base/checked_math.h"
+#include "tools/program_verb.h"
+#include "tools/vm-disk/compare_command.h"
+#include "tools/vm-disk/convert_command.h"
+#include "tools/vm-disk/create_command.h"
+#include "tools/vm-disk/info_command.h"
+
+int main(int argc, char **argv)
+{
+    const struct program_verb list[] = {create_command, info_command, compare_command,
+                                        convert_command};
+    const struct program_verbs verbs = {
+        .program = "vm-disk",
+        .summary = "Makes, looks at, checks and changes disk images.",
+        .list = list,
+        .count = ARRAY_COUNT(list),
+    };
+
+    return program_verbs_main(&verbs, argc, argv);
+}
