@@ -14,14 +14,13 @@
 #include "base/limits.h"
 #include "storage/host_file.h"
 
-#define FIRST_SECTOR_BYTES      512u
-#define L1_BYTES_MAX            (32 * MIB)
-#define REFCOUNT_TABLE_BYTES    (8 * MIB)
-#define SNAPSHOTS_MAX           65536u
-#define REFCOUNT_ORDER_MAX      6u
-#define BACKING_NAME_BYTES_MAX  1023u
-#define EXTENSION_HEADER_BYTES  8u
-#define EXTENDED_L2_CLUSTER_MIN 14u
+#define FIRST_SECTOR_BYTES     512u
+#define L1_BYTES_MAX           (32 * MIB)
+#define REFCOUNT_TABLE_BYTES   (8 * MIB)
+#define SNAPSHOTS_MAX          65536u
+#define REFCOUNT_ORDER_MAX     6u
+#define BACKING_NAME_BYTES_MAX 1023u
+#define EXTENSION_HEADER_BYTES 8u
 
 static void parse_fields(struct reader *in, struct qcow_header *header)
 {
@@ -53,8 +52,8 @@ static void parse_fields(struct reader *in, struct qcow_header *header)
 
 static struct err *check_features(const struct qcow_header *header)
 {
-    uint64_t known =
-        QCOW_INCOMPATIBLE_DIRTY | QCOW_INCOMPATIBLE_CORRUPT | QCOW_INCOMPATIBLE_COMPRESSION;
+    uint64_t known = QCOW_INCOMPATIBLE_DIRTY | QCOW_INCOMPATIBLE_CORRUPT |
+                     QCOW_INCOMPATIBLE_COMPRESSION | QCOW_INCOMPATIBLE_EXTENDED_L2;
     uint64_t unknown = header->incompatible & ~known;
 
     if (header->crypt_method != 0)
@@ -65,10 +64,6 @@ static struct err *check_features(const struct qcow_header *header)
     if (unknown & QCOW_INCOMPATIBLE_DATA_FILE)
         return err_new(ERR_INCOMPATIBLE, "the image keeps its data in an external data file, which "
                                          "is not supported; convert it with 'qemu-img convert'");
-    if (unknown & QCOW_INCOMPATIBLE_EXTENDED_L2)
-        return err_new(ERR_INCOMPATIBLE,
-                       "the image has extended L2 entries, which are not supported; convert it "
-                       "with 'qemu-img convert -O qcow2 -o extended_l2=off'");
     if (unknown != 0)
         return err_new(ERR_INCOMPATIBLE,
                        "the image needs the unknown feature of bit %d; convert it with the "
@@ -111,7 +106,7 @@ static struct err *check_tables(const struct qcow_header *header, uint64_t file_
     uint64_t cluster_bytes = (uint64_t)1 << header->cluster_bits;
     uint64_t l1_bytes = (uint64_t)header->l1_entries * 8;
     uint64_t table_bytes = (uint64_t)header->refcount_table_clusters * cluster_bytes;
-    uint64_t reach_of_entry = cluster_bytes * (cluster_bytes / 8);
+    uint64_t reach_of_entry = (uint64_t)1 << qcow_header_l1_reach_bits(header);
 
     if (header->virtual_bytes > DISK_BYTES_MAX)
         return err_new(ERR_INVALID, "a virtual size of %" PRIu64 " bytes is too large",
@@ -152,6 +147,12 @@ static struct err *check_header(const struct qcow_header *header)
                                  header->header_bytes > cluster_bytes))
         return err_new(ERR_INVALID, "a header of %" PRIu32 " bytes is malformed",
                        header->header_bytes);
+    if (qcow_header_has_extended_l2(header) &&
+        header->cluster_bits < QCOW_EXTENDED_L2_CLUSTER_BITS_MIN)
+        return err_new(ERR_INVALID,
+                       "extended L2 entries need clusters of 16 KiB at least, not of %" PRIu64
+                       " bytes",
+                       cluster_bytes);
     if (header->refcount_order > REFCOUNT_ORDER_MAX)
         return err_new(ERR_INVALID, "refcounts of 2^%" PRIu32 " bits are not in 2^0..2^6",
                        header->refcount_order);

@@ -21,6 +21,9 @@ struct host_file;
 #define QCOW_CLUSTER_BITS_MIN 9u
 #define QCOW_CLUSTER_BITS_MAX 21u
 
+#define QCOW_EXTENDED_L2_CLUSTER_BITS_MIN 14u
+#define QCOW_EXTENDED_L2_SUBCLUSTER_BITS  5u /* 32 subclusters in a cluster */
+
 #define QCOW_INCOMPATIBLE_DIRTY       ((uint64_t)1 << 0)
 #define QCOW_INCOMPATIBLE_CORRUPT     ((uint64_t)1 << 1)
 #define QCOW_INCOMPATIBLE_DATA_FILE   ((uint64_t)1 << 2)
@@ -68,6 +71,24 @@ struct qcow_header {
 ERR_RESULT qcow_header_parse(const void *data, size_t len, uint64_t file_bytes,
                              struct qcow_header *out_header);
 ERR_RESULT qcow_header_read(struct host_file *file, struct qcow_header *out_header);
+
+static inline bool qcow_header_has_extended_l2(const struct qcow_header *header)
+{
+    return (header->incompatible & QCOW_INCOMPATIBLE_EXTENDED_L2) != 0;
+}
+
+/* The guest bytes that one entry of an L1 table stands for, and those that one bit or entry of an
+ * L2 table stands for, as powers of two. */
+static inline uint32_t qcow_header_l1_reach_bits(const struct qcow_header *header)
+{
+    return header->cluster_bits * 2 - (qcow_header_has_extended_l2(header) ? 4 : 3);
+}
+
+static inline uint32_t qcow_header_subcluster_bits(const struct qcow_header *header)
+{
+    return header->cluster_bits -
+           (qcow_header_has_extended_l2(header) ? QCOW_EXTENDED_L2_SUBCLUSTER_BITS : 0);
+}
 
 /* Some images can be read but not written: says which, and what to do. */
 ERR_RESULT qcow_header_check_writable(const struct qcow_header *header);

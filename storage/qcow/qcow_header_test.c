@@ -112,7 +112,7 @@ TEST(every_bound_is_enforced)
         {60, 65537, 4, ERR_INVALID, "internal snapshots"},
         {64, 512, 8, ERR_INVALID, "not aligned"},
         {72, 4, 8, ERR_INCOMPATIBLE, "external data file"},
-        {72, 16, 8, ERR_INCOMPATIBLE, "extended L2"},
+        {72, 16, 8, ERR_INVALID, "too small"}, /* extended: half the reach */
         {72, 32, 8, ERR_INCOMPATIBLE, "unknown feature of bit 5"},
         {72, 8, 8, ERR_INVALID, "compression type 0"},
         {96, 7, 4, ERR_INVALID, "refcounts of 2^7"},
@@ -130,6 +130,21 @@ TEST(every_bound_is_enforced)
             put(116, UINT32_MAX, 4);
         expect_refused(rows[i].kind, rows[i].text);
     }
+}
+
+TEST(extended_l2_entries_need_clusters_of_16_kib)
+{
+    struct qcow_header header = sample;
+
+    header.incompatible = QCOW_INCOMPATIBLE_EXTENDED_L2;
+    header.l1_entries = 4;
+    build(&header);
+    ASSERT_OK(parse(&header));
+    assert_int_equal(qcow_header_l1_reach_bits(&header), 28);
+    assert_int_equal(qcow_header_subcluster_bits(&header), 11);
+
+    put(20, 13, 4);
+    expect_refused(ERR_INVALID, "16 KiB");
 }
 
 TEST(some_images_may_be_read_but_not_written)
@@ -186,6 +201,7 @@ int main(void)
         cmocka_unit_test(what_was_built_is_parsed),
         cmocka_unit_test(a_header_cut_short_is_refused_at_every_length),
         cmocka_unit_test(every_bound_is_enforced),
+        cmocka_unit_test(extended_l2_entries_need_clusters_of_16_kib),
         cmocka_unit_test(some_images_may_be_read_but_not_written),
         cmocka_unit_test(a_size_of_broken_sectors_loses_the_last_one),
         cmocka_unit_test(a_backing_name_with_a_zero_byte_is_refused),

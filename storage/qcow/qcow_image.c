@@ -72,11 +72,12 @@ static struct err *load(struct qcow_image *image)
     image->context = (struct qcow_entry_context){
         .version = image->header.version,
         .cluster_bits = image->header.cluster_bits,
+        .subcluster_bits = qcow_header_subcluster_bits(&image->header),
         .has_backing = image->header.backing_name[0] != '\0',
     };
+    image->subcluster_bytes = (uint64_t)1 << image->context.subcluster_bits;
     TRY(qcow_l1_load(&image->l1, image->file, &image->header));
-    TRY(qcow_l2_cache_init(&image->l2, image->file, image->header.cluster_bits,
-                           image->header.l1_entries));
+    TRY(qcow_l2_cache_init(&image->l2, image->file, &image->context, image->header.l1_entries));
     TRY(qcow_allocator_init(&image->allocator, image->file, &image->refcounts, &image->header));
     if (image->base.is_read_only)
         return NULL;

@@ -36,6 +36,7 @@ struct qcow_image {
     struct qcow_header header;
     struct qcow_entry_context context;
     uint64_t cluster_bytes;
+    uint64_t subcluster_bytes;
 
     struct lock lock;
     struct lock_condition changed; /* a claim was removed, or a flush ended */
@@ -57,9 +58,23 @@ static inline uint64_t qcow_image_cluster_of(const struct qcow_image *image, uin
     return offset >> image->header.cluster_bits;
 }
 
+static inline uint64_t qcow_image_subcluster_of(const struct qcow_image *image, uint64_t offset)
+{
+    return offset >> image->context.subcluster_bits;
+}
+
 static inline uint64_t qcow_image_in_cluster(const struct qcow_image *image, uint64_t offset)
 {
     return offset & (image->cluster_bytes - 1);
+}
+
+/* The claim on whole subclusters that covers [from, to). */
+static inline struct qcow_claim qcow_image_claim(const struct qcow_image *image, uint64_t from,
+                                                 uint64_t to, enum qcow_claim_mode mode)
+{
+    return (struct qcow_claim){.first = qcow_image_subcluster_of(image, from),
+                               .last = qcow_image_subcluster_of(image, to - 1),
+                               .mode = mode};
 }
 
 /* Waits until the claim conflicts with none. True when it had to wait: the lock was released

@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/checked_math.h"
 #include "base/thread.h"
 #include "base/unit_test.h"
 #include "storage/block_memory.h"
@@ -27,6 +28,15 @@
 struct fixture {
     struct block *disk;
     uint64_t expected[SECTOR_COUNT]; /* each element belongs to the sector's owner */
+};
+
+#define LAYER_PART ((uint64_t)4096) /* a subcluster */
+
+/* An overlay with subclusters of 4 KiB. */
+struct layer {
+    struct block *disk;
+    uint8_t *bytes; /* the image, while it is closed */
+    size_t len;
 };
 
 struct worker {
@@ -117,7 +127,7 @@ static void work(void *argument)
 
 /* Overlapping reads and writes of one host sector may tear; the file's own lock is per request,
  * and no request here is split inside a sector. */
-static void stress(unsigned cluster_bits, bool has_backing)
+static void stress(unsigned cluster_bits, bool has_extended_l2, bool has_backing)
 {
     struct fixture *fixture = calloc(1, sizeof(*fixture));
     struct worker workers[WRITER_COUNT] = {0};
@@ -134,6 +144,7 @@ static void stress(unsigned cluster_bits, bool has_backing)
                                     .virtual_bytes = DISK_BYTES,
                                     .version = 3,
                                     .cluster_bits = cluster_bits,
+                                    .has_extended_l2 = has_extended_l2,
                                     .backing_name = has_backing ? "base" : NULL,
                                     .backing_format = "raw",
                                 }));
@@ -173,17 +184,100 @@ static void stress(unsigned cluster_bits, bool has_backing)
 
 TEST(racing_requests_of_a_plain_image_leave_each_sector_right)
 {
-    stress(12, false);
+    stress(12, false, false);
 }
 
 TEST(racing_requests_of_an_overlay_leave_each_sector_right)
 {
-    stress(13, true);
+    stress(13, false, true);
 }
 
 TEST(racing_requests_in_large_clusters_leave_each_sector_right)
 {
-    stress(16, true);
+    stress(16, false, true);
+}
+
+TEST(racing_requests_in_subclusters_leave_each_sector_right)
+{
+    stress(14, true, false);
+    stress(17, true, true);
+}
+
+/* Which sectors the image itself holds, one letter for each subcluster of the first cluster. */
+static void kinds_of(const struct layer *layer, char out_kinds[33])
+{
+    uint8_t sector[SECTOR_BYTES];
+
+    for (unsigned i = 0; i < 32; i++) {
+        switch (qcow_checker_read(layer->bytes, layer->len, i * LAYER_PART, sector)) {
+        case QCOW_SECTOR_DATA: out_kinds[i] = 'd'; break;
+        case QCOW_SECTOR_ZERO: out_kinds[i] = 'z'; break;
+        case QCOW_SECTOR_BELOW: out_kinds[i] = '.'; break;
+        case QCOW_SECTOR_BROKEN: out_kinds[i] = '!'; break;
+        }
+    }
+    out_kinds[32] = '\0';
+}
+
+static void open_layer(struct layer *layer)
+{
+    struct block *backing = NULL;
+    struct host_file *file = NULL;
+
+    ASSERT_OK(host_file_fake_create(layer->bytes, layer->len, &file));
+    if (layer->bytes == NULL)
+        ASSERT_OK(qcow_create(file, &(struct qcow_create_options){.virtual_bytes = DISK_BYTES,
+                                                                  .version = 3,
+                                                                  .cluster_bits = 17,
+                                                                  .has_extended_l2 = true,
+                                                                  .backing_name = "base",
+                                                                  .backing_format = "raw"}));
+    free(layer->bytes);
+    host_file_fake_keep(file, (void **)&layer->bytes, &layer->len);
+    ASSERT_OK(qcow_image_open(file, false, &layer->disk));
+    ASSERT_OK(block_memory_create(DISK_BYTES, &backing));
+    qcow_image_set_backing(layer->disk, backing);
+}
+
+/* Closes the image, so that it can be looked at, and opens it again. */
+static void expect_kinds(struct layer *layer, const char *kinds, unsigned cluster_count)
+{
+    char found[33];
+
+    ASSERT_OK(block_close(layer->disk));
+    kinds_of(layer, found);
+    assert_string_equal(found, kinds);
+    struct qcow_verdict verdict = qcow_checker_run(layer->bytes, layer->len);
+    assert_int_equal(verdict.errors + verdict.leaks, 0);
+    assert_int_equal(divide_up(layer->len, 1 << 17), cluster_count);
+    open_layer(layer);
+}
+
+TEST(requests_touch_only_their_subclusters)
+{
+    struct layer layer = {.bytes = NULL};
+    uint8_t data[8192] = {1};
+    struct iovec sector = {data, 512}, two_parts = {data, 8192};
+
+    open_layer(&layer);
+    expect_kinds(&layer, "................................", 4);
+    ASSERT_OK(block_write(layer.disk, &two_parts, 1, 4096));
+    expect_kinds(&layer, ".dd.............................", 6); /* and an L2 table */
+    ASSERT_OK(block_write(layer.disk, &sector, 1, 31 * LAYER_PART + 512));
+    expect_kinds(&layer, ".dd............................d", 6);
+    ASSERT_OK(block_write_zeroes(layer.disk, 2 * LAYER_PART, 8192, true));
+    expect_kinds(&layer, ".dzz...........................d", 6);
+    ASSERT_OK(block_discard(layer.disk, 0, 2 * LAYER_PART));
+    expect_kinds(&layer, ".zzz...........................d", 6);
+    /* Nothing is left in the cluster, so that another can have its place. */
+    ASSERT_OK(block_write_zeroes(layer.disk, 31 * LAYER_PART, 4096, true));
+    ASSERT_OK(block_flush(layer.disk));
+    ASSERT_OK(block_write(layer.disk, &sector, 1, 1 << 20));
+    expect_kinds(&layer, ".zzz...........................z", 6);
+    ASSERT_OK(block_write(layer.disk, &sector, 1, 2 * LAYER_PART + 1024));
+    expect_kinds(&layer, ".zdz...........................z", 7);
+    ASSERT_OK(block_close(layer.disk));
+    free(layer.bytes);
 }
 
 TEST(a_sealed_image_is_clean_and_refuses_writes)
@@ -234,6 +328,8 @@ int main(void)
         cmocka_unit_test(racing_requests_of_a_plain_image_leave_each_sector_right),
         cmocka_unit_test(racing_requests_of_an_overlay_leave_each_sector_right),
         cmocka_unit_test(racing_requests_in_large_clusters_leave_each_sector_right),
+        cmocka_unit_test(racing_requests_in_subclusters_leave_each_sector_right),
+        cmocka_unit_test(requests_touch_only_their_subclusters),
         cmocka_unit_test(a_sealed_image_is_clean_and_refuses_writes),
         cmocka_unit_test(a_discard_of_a_whole_empty_disk_writes_nothing),
     };

@@ -14,26 +14,28 @@
 #include "storage/host_file.h"
 #include "storage/qcow/qcow_write_list.h"
 
-#define SLICE_BITS_MAX  9u         /* 512 entries, 4 KiB */
-#define CACHE_BYTES_MAX (32 * MIB) /* the mapping of 256 GiB in clusters of 64 KiB */
+#define SLICE_WORDS_BITS_MAX 9u         /* 4 KiB */
+#define CACHE_BYTES_MAX      (32 * MIB) /* the mapping of 256 GiB in clusters of 64 KiB */
 
-static size_t slice_entries(const struct qcow_l2_cache *cache)
+static size_t slice_words(const struct qcow_l2_cache *cache)
 {
-    return (size_t)1 << cache->slice_bits;
+    return (size_t)1 << (cache->slice_bits + cache->word_bits);
 }
 
 struct err *qcow_l2_cache_init(struct qcow_l2_cache *cache, struct host_file *file,
-                               unsigned cluster_bits, uint64_t l1_entries)
+                               const struct qcow_entry_context *context, uint64_t l1_entries)
 {
-    unsigned table_bits = cluster_bits - 3;
-    unsigned slice_bits = MIN(table_bits, SLICE_BITS_MAX);
+    unsigned table_bits = qcow_entry_table_bits(context);
+    unsigned word_bits = qcow_entry_bytes_bits(context) - 3;
+    unsigned slice_bits = MIN(table_bits, SLICE_WORDS_BITS_MAX - word_bits);
 
     *cache = (struct qcow_l2_cache){
         .file = file,
         .slice_bits = slice_bits,
+        .word_bits = word_bits,
         .tables_count = l1_entries,
         .slices_per_table = (size_t)1 << (table_bits - slice_bits),
-        .slot_limit = (size_t)(CACHE_BYTES_MAX >> (slice_bits + 3)),
+        .slot_limit = (size_t)(CACHE_BYTES_MAX >> (slice_bits + word_bits + 3)),
     };
     cache->tables = calloc(l1_entries + 1, sizeof(struct qcow_slice **));
     if (cache->tables == NULL)
@@ -43,7 +45,7 @@ struct err *qcow_l2_cache_init(struct qcow_l2_cache *cache, struct host_file *fi
 
 void qcow_l2_cache_set_bytes_max(struct qcow_l2_cache *cache, uint64_t bytes)
 {
-    cache->slot_limit = MAX((size_t)(bytes / (slice_entries(cache) * 8)), (size_t)1);
+    cache->slot_limit = MAX((size_t)(bytes / (slice_words(cache) * 8)), (size_t)1);
     for (size_t i = cache->slot_count; i-- > 0 && cache->slot_count > cache->slot_limit;) {
         struct qcow_slice *slice = cache->slots[i];
         if (slice->is_dirty || slice->is_flushing)
@@ -107,8 +109,8 @@ static struct err *make_room(struct qcow_l2_cache *cache, size_t *out_slot)
 
 static struct err *load(struct qcow_l2_cache *cache, uint64_t host_offset, struct qcow_slice **home)
 {
-    size_t bytes = slice_entries(cache) * 8, slot = 0;
-    uint8_t raw[(size_t)8 << SLICE_BITS_MAX];
+    size_t bytes = slice_words(cache) * 8, slot = 0;
+    uint8_t raw[(size_t)8 << SLICE_WORDS_BITS_MAX];
     CLEANUP(cleanup_free) struct qcow_slice *slice = calloc(1, sizeof(*slice) + bytes);
     if (slice == NULL)
         return err_new(ERR_NO_MEMORY, "L2 table of '%s'", cache->file->path);
@@ -116,8 +118,8 @@ static struct err *load(struct qcow_l2_cache *cache, uint64_t host_offset, struc
     TRY(host_file_read_bytes(cache->file, raw, bytes, host_offset));
     TRY(make_room(cache, &slot));
     struct reader in = reader_of(raw, bytes);
-    for (size_t i = 0; i < slice_entries(cache); i++)
-        slice->entries[i] = reader_be64(&in);
+    for (size_t i = 0; i < slice_words(cache); i++)
+        slice->words[i] = reader_be64(&in);
     slice->host_offset = host_offset;
     slice->home = home;
     *home = slice;
@@ -139,17 +141,36 @@ struct err *qcow_l2_cache_get(struct qcow_l2_cache *cache, uint64_t l1_index, ui
     }
     struct qcow_slice **home = &cache->tables[l1_index][number];
     if (*home == NULL)
-        TRY(load(cache, table_offset + number * slice_entries(cache) * 8, home));
+        TRY(load(cache, table_offset + number * slice_words(cache) * 8, home));
     (*home)->is_recent = true;
     *out_slice = *home;
     return NULL;
 }
 
-void qcow_l2_cache_mark_dirty(struct qcow_l2_cache *cache, struct qcow_slice *slice)
+static void mark_dirty(struct qcow_l2_cache *cache, struct qcow_slice *slice)
 {
     if (!slice->is_dirty)
         cache->dirty_count++;
     slice->is_dirty = true;
+}
+
+struct qcow_entry qcow_l2_cache_entry(const struct qcow_l2_cache *cache,
+                                      const struct qcow_slice *slice, uint64_t index)
+{
+    uint64_t at = index << cache->word_bits;
+
+    return (struct qcow_entry){slice->words[at], cache->word_bits > 0 ? slice->words[at + 1] : 0};
+}
+
+void qcow_l2_cache_set_entry(struct qcow_l2_cache *cache, struct qcow_slice *slice, uint64_t index,
+                             struct qcow_entry entry)
+{
+    uint64_t at = index << cache->word_bits;
+
+    slice->words[at] = entry.descriptor;
+    if (cache->word_bits > 0)
+        slice->words[at + 1] = entry.bitmap;
+    mark_dirty(cache, slice);
 }
 
 bool qcow_l2_cache_wants_flush(const struct qcow_l2_cache *cache)
@@ -159,7 +180,7 @@ bool qcow_l2_cache_wants_flush(const struct qcow_l2_cache *cache)
 
 struct err *qcow_l2_cache_capture(struct qcow_l2_cache *cache, struct qcow_write_list *list)
 {
-    size_t bytes = slice_entries(cache) * 8;
+    size_t bytes = slice_words(cache) * 8;
 
     for (size_t i = 0; i < cache->slot_count && cache->dirty_count > 0; i++) {
         struct qcow_slice *slice = cache->slots[i];
@@ -169,8 +190,8 @@ struct err *qcow_l2_cache_capture(struct qcow_l2_cache *cache, struct qcow_write
         if (copy == NULL)
             return err_new(ERR_NO_MEMORY, "flush '%s'", cache->file->path);
         struct writer out = writer_of(copy, bytes);
-        for (size_t j = 0; j < slice_entries(cache); j++)
-            writer_be64(&out, slice->entries[j]);
+        for (size_t j = 0; j < slice_words(cache); j++)
+            writer_be64(&out, slice->words[j]);
         slice->is_dirty = false;
         slice->is_flushing = true;
         cache->dirty_count--;
@@ -183,7 +204,7 @@ void qcow_l2_cache_settle(struct qcow_l2_cache *cache, bool is_durable)
     for (size_t i = 0; i < cache->slot_count; i++) {
         struct qcow_slice *slice = cache->slots[i];
         if (slice->is_flushing && !is_durable)
-            qcow_l2_cache_mark_dirty(cache, slice);
+            mark_dirty(cache, slice);
         slice->is_flushing = false;
     }
 }

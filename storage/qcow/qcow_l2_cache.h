@@ -14,6 +14,7 @@
 #include <stdint.h>
 
 #include "base/err.h"
+#include "storage/qcow/qcow_l2_entry.h"
 
 struct host_file;
 struct qcow_write_list;
@@ -24,12 +25,13 @@ struct qcow_slice {
     bool is_dirty;            /* changed since the last capture */
     bool is_flushing;         /* captured, not settled */
     bool is_recent;           /* used since the clock hand last passed */
-    uint64_t entries[];
+    uint64_t words[];         /* one or two for each entry */
 };
 
 struct qcow_l2_cache {
     struct host_file *file;
     unsigned slice_bits;         /* a slice has 1 << slice_bits entries */
+    unsigned word_bits;          /* an entry has 1 << word_bits words of 8 bytes */
     uint64_t tables_count;       /* L1 entries */
     size_t slices_per_table;     /* a power of two */
     struct qcow_slice ***tables; /* owned; by L1 index, then by slice of the table */
@@ -42,7 +44,7 @@ struct qcow_l2_cache {
 };
 
 ERR_RESULT qcow_l2_cache_init(struct qcow_l2_cache *cache, struct host_file *file,
-                              unsigned cluster_bits, uint64_t l1_entries);
+                              const struct qcow_entry_context *context, uint64_t l1_entries);
 void qcow_l2_cache_finish(struct qcow_l2_cache *cache); /* accepts a zeroed one */
 
 /* Clean slices beyond it are dropped; as ever, a slice is valid until the lock is released. */
@@ -51,7 +53,12 @@ void qcow_l2_cache_set_bytes_max(struct qcow_l2_cache *cache, uint64_t bytes);
 /* The slice of the table at table_offset that holds the entry of this index in the table. */
 ERR_RESULT qcow_l2_cache_get(struct qcow_l2_cache *cache, uint64_t l1_index, uint64_t l2_index,
                              uint64_t table_offset, struct qcow_slice **out_slice);
-void qcow_l2_cache_mark_dirty(struct qcow_l2_cache *cache, struct qcow_slice *slice);
+
+/* One entry of a slice, by its index there. Setting it marks the slice as changed. */
+struct qcow_entry qcow_l2_cache_entry(const struct qcow_l2_cache *cache,
+                                      const struct qcow_slice *slice, uint64_t index);
+void qcow_l2_cache_set_entry(struct qcow_l2_cache *cache, struct qcow_slice *slice, uint64_t index,
+                             struct qcow_entry entry);
 
 /* So many slices wait for a flush that the next writer should make one. */
 bool qcow_l2_cache_wants_flush(const struct qcow_l2_cache *cache);

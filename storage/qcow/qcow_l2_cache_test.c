@@ -16,11 +16,18 @@ static struct qcow_slice *slice_of(struct qcow_l2_cache *cache, uint64_t table)
     return slice;
 }
 
+static const struct qcow_entry_context standard = {3, CLUSTER_BITS, CLUSTER_BITS, false};
+
+static void set_entry(struct qcow_l2_cache *cache, struct qcow_slice *slice, uint64_t value)
+{
+    qcow_l2_cache_set_entry(cache, slice, 5, (struct qcow_entry){value, 0});
+}
+
 static void set_up(struct qcow_l2_cache *cache, struct host_file **out_file, size_t slot_limit)
 {
     ASSERT_OK(host_file_fake_create(NULL, 0, out_file));
-    ASSERT_OK(host_file_truncate(*out_file, (TABLE_COUNT + 1) * TABLE_BYTES));
-    ASSERT_OK(qcow_l2_cache_init(cache, *out_file, CLUSTER_BITS, TABLE_COUNT));
+    ASSERT_OK(host_file_truncate(*out_file, (uint64_t)(TABLE_COUNT + 1) * TABLE_BYTES));
+    ASSERT_OK(qcow_l2_cache_init(cache, *out_file, &standard, TABLE_COUNT));
     cache->slot_limit = slot_limit;
 }
 
@@ -42,8 +49,7 @@ TEST(clean_slices_give_way_and_changed_ones_stay)
 
     set_up(&cache, &file, 4);
     struct qcow_slice *changed = slice_of(&cache, 0);
-    changed->entries[5] = 77;
-    qcow_l2_cache_mark_dirty(&cache, changed);
+    set_entry(&cache, changed, 77);
     for (uint64_t table = 1; table < TABLE_COUNT; table++)
         (void)slice_of(&cache, table);
 
@@ -61,14 +67,14 @@ TEST(a_full_cache_of_changed_slices_grows_and_asks_for_a_flush)
     set_up(&cache, &file, 4);
     for (uint64_t table = 0; table < TABLE_COUNT; table++) {
         struct qcow_slice *slice = slice_of(&cache, table);
-        slice->entries[5] = table + 100;
-        qcow_l2_cache_mark_dirty(&cache, slice);
+        set_entry(&cache, slice, table + 100);
     }
     assert_true(qcow_l2_cache_wants_flush(&cache));
     flush(&cache, file, true);
     assert_false(qcow_l2_cache_wants_flush(&cache));
     for (uint64_t table = 0; table < TABLE_COUNT; table++)
-        assert_int_equal(slice_of(&cache, table)->entries[5], table + 100);
+        assert_int_equal(qcow_l2_cache_entry(&cache, slice_of(&cache, table), 5).descriptor,
+                         table + 100);
     qcow_l2_cache_finish(&cache);
     host_file_destroy(file);
 }
@@ -80,17 +86,42 @@ TEST(a_failed_flush_leaves_slices_changed)
 
     set_up(&cache, &file, 4);
     struct qcow_slice *slice = slice_of(&cache, 3);
-    slice->entries[5] = 9;
-    qcow_l2_cache_mark_dirty(&cache, slice);
+    set_entry(&cache, slice, 9);
     flush(&cache, file, false);
     assert_int_equal(cache.dirty_count, 1);
     flush(&cache, file, true);
     assert_int_equal(cache.dirty_count, 0);
     qcow_l2_cache_finish(&cache);
 
-    ASSERT_OK(qcow_l2_cache_init(&cache, file, CLUSTER_BITS, TABLE_COUNT));
-    assert_int_equal(slice_of(&cache, 3)->entries[5], 9);
+    ASSERT_OK(qcow_l2_cache_init(&cache, file, &standard, TABLE_COUNT));
+    assert_int_equal(qcow_l2_cache_entry(&cache, slice_of(&cache, 3), 5).descriptor, 9);
     qcow_l2_cache_finish(&cache);
+    host_file_destroy(file);
+}
+
+TEST(extended_entries_keep_both_words)
+{
+    const struct qcow_entry_context extended = {3, 16, 11, false};
+    const struct qcow_entry entry = {QCOW_ENTRY_COPIED | 0x50000, 0x000000300000000d};
+    struct qcow_l2_cache cache;
+    struct host_file *file;
+    struct qcow_slice *slice = NULL;
+
+    ASSERT_OK(host_file_fake_create(NULL, 0, &file));
+    ASSERT_OK(host_file_truncate(file, 3 << 16));
+    for (unsigned round = 0; round < 2; round++) {
+        ASSERT_OK(qcow_l2_cache_init(&cache, file, &extended, 1));
+        assert_int_equal(cache.slice_bits, 8);
+        assert_int_equal(cache.slices_per_table, 16);
+        ASSERT_OK(qcow_l2_cache_get(&cache, 0, 4095, 1 << 16, &slice));
+        if (round == 0)
+            qcow_l2_cache_set_entry(&cache, slice, 255, entry);
+        assert_int_equal(qcow_l2_cache_entry(&cache, slice, 255).descriptor, entry.descriptor);
+        assert_int_equal(qcow_l2_cache_entry(&cache, slice, 255).bitmap, entry.bitmap);
+        assert_int_equal(qcow_l2_cache_entry(&cache, slice, 254).bitmap, 0);
+        flush(&cache, file, true);
+        qcow_l2_cache_finish(&cache);
+    }
     host_file_destroy(file);
 }
 
@@ -100,6 +131,7 @@ int main(void)
         cmocka_unit_test(clean_slices_give_way_and_changed_ones_stay),
         cmocka_unit_test(a_full_cache_of_changed_slices_grows_and_asks_for_a_flush),
         cmocka_unit_test(a_failed_flush_leaves_slices_changed),
+        cmocka_unit_test(extended_entries_keep_both_words),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

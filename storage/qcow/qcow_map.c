@@ -9,7 +9,7 @@
 
 #define L1_OFFSET_MASK 0x00fffffffffffe00u
 
-static struct err *malformed(const struct qcow_image *image, const char *what, uint64_t offset)
+struct err *qcow_map_malformed(const struct qcow_image *image, const char *what, uint64_t offset)
 {
     return err_new(ERR_INVALID,
                    "image '%s': the %s for guest offset %" PRIu64
@@ -19,12 +19,20 @@ static struct err *malformed(const struct qcow_image *image, const char *what, u
 
 static uint64_t l2_index_of(const struct qcow_image *image, uint64_t offset)
 {
-    return qcow_image_cluster_of(image, offset) & (image->cluster_bytes / 8 - 1);
+    uint64_t entries = (uint64_t)1 << qcow_entry_table_bits(&image->context);
+
+    return qcow_image_cluster_of(image, offset) & (entries - 1);
+}
+
+/* The guest bytes of one L2 table, as a power of two. */
+static unsigned reach_bits(const struct qcow_image *image)
+{
+    return image->context.cluster_bits + qcow_entry_table_bits(&image->context);
 }
 
 static uint64_t l1_index_of(const struct qcow_image *image, uint64_t offset)
 {
-    return offset >> (image->header.cluster_bits * 2 - 3);
+    return offset >> reach_bits(image);
 }
 
 /* 0: there is no table. */
@@ -39,7 +47,7 @@ static struct err *table_of_locked(struct qcow_image *image, uint64_t offset,
         qcow_image_cluster_of(image, table_offset) >= image->allocator.fresh_from ||
         (table_offset != 0 &&
          qcow_allocator_is_table(&image->allocator, qcow_image_cluster_of(image, table_offset))))
-        return malformed(image, "L1 entry", offset);
+        return qcow_map_malformed(image, "L1 entry", offset);
     *out_table_offset = table_offset;
     return NULL;
 }
@@ -54,68 +62,88 @@ static bool is_plausible_locked(struct qcow_image *image, const struct qcow_clus
                                          !qcow_allocator_is_table(&image->allocator, host_cluster));
 }
 
-static struct err *decode_locked(struct qcow_image *image, uint64_t entry, uint64_t offset,
-                                 struct qcow_cluster *out_cluster) REQUIRES(&image->lock)
-{
-    if (!qcow_l2_entry_decode(entry, &image->context, out_cluster) ||
-        !is_plausible_locked(image, out_cluster))
-        return malformed(image, "L2 entry", offset);
-    return NULL;
-}
-
 struct err *qcow_map_entries_locked(struct qcow_image *image, uint64_t offset,
-                                    struct qcow_slice **out_slice, uint64_t **out_entries,
-                                    uint64_t *out_count)
+                                    struct qcow_entries *out_entries)
 {
     uint64_t table_offset;
     uint64_t slice_entries = (uint64_t)1 << image->l2.slice_bits;
     uint64_t in_slice = l2_index_of(image, offset) & (slice_entries - 1);
+    struct qcow_entries entries = {.first = in_slice, .count = slice_entries - in_slice};
 
     TRY(table_of_locked(image, offset, &table_offset));
     TRY(qcow_l2_cache_get(&image->l2, l1_index_of(image, offset), l2_index_of(image, offset),
-                          table_offset, out_slice));
-    *out_entries = (*out_slice)->entries + in_slice;
-    *out_count = slice_entries - in_slice;
+                          table_offset, &entries.slice));
+    *out_entries = entries;
     return NULL;
 }
 
-/* Does the cluster that follows `steps` clusters later belong to the same extent? */
-static bool continues(const struct qcow_cluster *first, const struct qcow_cluster *next,
-                      uint64_t distance)
+bool qcow_map_cluster_locked(struct qcow_image *image, const struct qcow_entries *entries,
+                             uint64_t index, struct qcow_cluster *out_cluster)
 {
-    if (next->kind != first->kind || next->is_copied != first->is_copied ||
-        first->kind == QCOW_CLUSTER_COMPRESSED)
+    struct qcow_entry entry =
+        qcow_l2_cache_entry(&image->l2, entries->slice, entries->first + index);
+
+    return qcow_l2_entry_decode(entry, &image->context, out_cluster) &&
+           is_plausible_locked(image, out_cluster);
+}
+
+/* Does a cluster's first subcluster go on where the extent ends? */
+static bool continues(const struct qcow_extent *extent, const struct qcow_cluster *next,
+                      enum qcow_kind next_kind)
+{
+    if (next_kind != extent->kind || next->is_copied != extent->is_copied ||
+        extent->kind == QCOW_KIND_COMPRESSED)
         return false;
-    return first->host_offset == 0 ? next->host_offset == 0
-                                   : next->host_offset == first->host_offset + distance;
+    return extent->host_offset == 0 ? next->host_offset == 0
+                                    : next->host_offset == extent->host_offset + extent->bytes;
+}
+
+/* The part of the extent that lies in the first cluster. True when it reaches the cluster's end. */
+static bool begin_extent(const struct qcow_image *image, const struct qcow_cluster *cluster,
+                         uint64_t offset, struct qcow_extent *out_extent)
+{
+    uint64_t in_cluster = qcow_image_in_cluster(image, offset);
+    unsigned first = (unsigned)(in_cluster >> image->context.subcluster_bits), count;
+    enum qcow_kind kind = qcow_cluster_kind(cluster, &image->context, first, &count);
+    bool has_place = cluster->host_offset != 0 && !cluster->is_compressed;
+
+    *out_extent = (struct qcow_extent){
+        .kind = kind,
+        .is_copied = cluster->is_copied,
+        .host_offset = cluster->host_offset + (has_place ? in_cluster : 0),
+        .compressed_bytes = cluster->compressed_bytes,
+        .bytes = ((uint64_t)(first + count) << image->context.subcluster_bits) - in_cluster,
+    };
+    return first + count == qcow_subcluster_count(&image->context);
 }
 
 struct err *qcow_map_lookup_locked(struct qcow_image *image, uint64_t offset, uint64_t len,
                                    struct qcow_extent *out_extent)
 {
-    struct qcow_extent extent = {.cluster = {.kind = QCOW_CLUSTER_UNALLOCATED}};
-    uint64_t table_offset, count, *entries;
-    struct qcow_slice *slice;
-    uint64_t in_cluster = qcow_image_in_cluster(image, offset);
+    uint64_t table_offset;
+    struct qcow_entries entries;
+    struct qcow_cluster cluster;
+    struct qcow_extent extent = {.kind = QCOW_KIND_UNALLOCATED};
 
     TRY(table_of_locked(image, offset, &table_offset));
     if (table_offset == 0) {
-        uint64_t reach = image->cluster_bytes * (image->cluster_bytes / 8);
-        out_extent->cluster = extent.cluster;
-        out_extent->bytes = MIN(len, reach - (offset & (reach - 1)));
+        uint64_t reach = (uint64_t)1 << reach_bits(image);
+        extent.bytes = MIN(len, reach - (offset & (reach - 1)));
+        *out_extent = extent;
         return NULL;
     }
 
-    TRY(qcow_map_entries_locked(image, offset, &slice, &entries, &count));
-    TRY(decode_locked(image, entries[0], offset, &extent.cluster));
-    extent.bytes = image->cluster_bytes - in_cluster;
-    for (uint64_t i = 1; i < count && extent.bytes < len; i++) {
-        struct qcow_cluster next;
-        if (!qcow_l2_entry_decode(entries[i], &image->context, &next) ||
-            !continues(&extent.cluster, &next, i << image->header.cluster_bits) ||
-            !is_plausible_locked(image, &next))
+    TRY(qcow_map_entries_locked(image, offset, &entries));
+    if (!qcow_map_cluster_locked(image, &entries, 0, &cluster))
+        return qcow_map_malformed(image, "L2 entry", offset);
+    bool goes_on = begin_extent(image, &cluster, offset, &extent);
+    for (uint64_t i = 1; i < entries.count && goes_on && extent.bytes < len; i++) {
+        unsigned count;
+        if (!qcow_map_cluster_locked(image, &entries, i, &cluster) ||
+            !continues(&extent, &cluster, qcow_cluster_kind(&cluster, &image->context, 0, &count)))
             break;
-        extent.bytes += image->cluster_bytes;
+        extent.bytes += (uint64_t)count << image->context.subcluster_bits;
+        goes_on = count == qcow_subcluster_count(&image->context);
     }
     extent.bytes = MIN(extent.bytes, len);
     *out_extent = extent;
@@ -154,21 +182,22 @@ struct err *qcow_map_ensure_table_locked(struct qcow_image *image, uint64_t offs
     return NULL;
 }
 
-void qcow_map_replace_locked(struct qcow_image *image, struct qcow_slice *slice, uint64_t *entry,
-                             uint64_t new_entry)
+void qcow_map_replace_locked(struct qcow_image *image, const struct qcow_entries *entries,
+                             uint64_t index, const struct qcow_cluster *cluster)
 {
-    struct qcow_cluster old = {.host_offset = 0};
+    struct qcow_entry new_entry = qcow_l2_entry_encode(cluster, &image->context);
+    struct qcow_entry old_entry =
+        qcow_l2_cache_entry(&image->l2, entries->slice, entries->first + index);
+    struct qcow_cluster old;
 
-    if (*entry == new_entry)
+    if (old_entry.descriptor == new_entry.descriptor && old_entry.bitmap == new_entry.bitmap)
         return;
 
     /* What a malformed entry may have pointed to leaks. */
-    bool is_known = qcow_l2_entry_decode(*entry, &image->context, &old);
-    uint64_t kept = new_entry & QCOW_ENTRY_OFFSET_MASK;
-    if (is_known && old.kind == QCOW_CLUSTER_COMPRESSED)
+    bool is_known = qcow_l2_entry_decode(old_entry, &image->context, &old);
+    if (is_known && old.is_compressed)
         qcow_allocator_drop(&image->allocator, old.host_offset, old.compressed_bytes);
-    else if (is_known && old.host_offset != 0 && old.host_offset != kept)
+    else if (is_known && old.host_offset != 0 && old.host_offset != cluster->host_offset)
         qcow_allocator_drop(&image->allocator, old.host_offset, image->cluster_bytes);
-    *entry = new_entry;
-    qcow_l2_cache_mark_dirty(&image->l2, slice);
+    qcow_l2_cache_set_entry(&image->l2, entries->slice, entries->first + index, new_entry);
 }

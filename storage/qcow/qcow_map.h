@@ -12,8 +12,18 @@
 
 /* Adjacent guest bytes of one kind, and adjacent in the host file where they have a place. */
 struct qcow_extent {
-    struct qcow_cluster cluster; /* of the first byte */
+    enum qcow_kind kind;
+    bool is_copied;            /* the place is the image's alone: may be overwritten */
+    uint64_t host_offset;      /* of the first byte, 0: no place; of a packed stream's start */
+    uint32_t compressed_bytes; /* of the packed stream, at most */
     uint64_t bytes;
+};
+
+/* Entries of guest clusters that follow each other in one slice. */
+struct qcow_entries {
+    struct qcow_slice *slice;
+    uint64_t first; /* index in the slice */
+    uint64_t count;
 };
 
 /* The extent that starts at `offset`, at most `len` bytes and never across a slice's end. */
@@ -24,13 +34,19 @@ ERR_RESULT qcow_map_lookup_locked(struct qcow_image *image, uint64_t offset, uin
 ERR_RESULT qcow_map_ensure_table_locked(struct qcow_image *image, uint64_t offset)
     REQUIRES(&image->lock);
 
-/* The entries of guest clusters from this offset on; they end with the slice. The table exists. */
+/* The entries from this guest offset's cluster to the end of the slice. The table exists. */
 ERR_RESULT qcow_map_entries_locked(struct qcow_image *image, uint64_t offset,
-                                   struct qcow_slice **out_slice, uint64_t **out_entries,
-                                   uint64_t *out_count) REQUIRES(&image->lock);
+                                   struct qcow_entries *out_entries) REQUIRES(&image->lock);
 
-/* Replaces one entry of a slice and drops what it pointed to, unless the new one still does. */
-void qcow_map_replace_locked(struct qcow_image *image, struct qcow_slice *slice, uint64_t *entry,
-                             uint64_t new_entry) REQUIRES(&image->lock);
+/* What entry `index` of them says; false when it is malformed. */
+bool qcow_map_cluster_locked(struct qcow_image *image, const struct qcow_entries *entries,
+                             uint64_t index, struct qcow_cluster *out_cluster)
+    REQUIRES(&image->lock);
+/* Replaces it and drops what it pointed to, unless the new one still does. */
+void qcow_map_replace_locked(struct qcow_image *image, const struct qcow_entries *entries,
+                             uint64_t index, const struct qcow_cluster *cluster)
+    REQUIRES(&image->lock);
+
+struct err *qcow_map_malformed(const struct qcow_image *image, const char *what, uint64_t offset);
 
 #endif

@@ -262,9 +262,12 @@ static void try_shape(const struct shape *shape)
     judge(&fixture);
 
     /* QEMU writes the image, then we go on. */
-    ASSERT_RUN("qemu-io -f qcow2 -c 'write -P 65 3000k 100k' -c 'write -z 100k 300k' disk.qcow2");
+    ASSERT_RUN("qemu-io -f qcow2 -c 'write -P 65 3000k 100k' -c 'write -z 100k 300k' "
+               "-c 'write -P 66 5001k 3k' -c 'write -z -u 3010k 4k' disk.qcow2");
     memset(fixture.model + 3000 * 1024, 65, 100 * 1024);
     memset(fixture.model + 100 * 1024, 0, 300 * 1024);
+    memset(fixture.model + 5001 * 1024, 66, 3 * 1024);
+    memset(fixture.model + 3010 * 1024, 0, 4 * 1024);
     open_disk(&fixture);
     for (uint64_t i = 0; i < operations / 4; i++)
         do_something(&fixture);
@@ -295,6 +298,11 @@ TEST(images_made_by_qemu_satisfy_it_after_we_wrote_them)
         {16, 3, BACKING_NONE, "preallocation=falloc"},
         {9, 3, BACKING_NONE, "refcount_bits=32"},
         {21, 3, BACKING_COMPRESSED, "compression_type=zstd"},
+        {14, 3, BACKING_RAW, "extended_l2=on"},
+        {16, 3, BACKING_NONE, "extended_l2=on,preallocation=metadata"},
+        {17, 3, BACKING_COMPRESSED, "extended_l2=on"},
+        {17, 3, BACKING_NONE, "extended_l2=on,lazy_refcounts=on"},
+        {21, 3, BACKING_ZSTD_SHORT, "extended_l2=on,refcount_bits=8"},
     };
 
     for (size_t i = 0; i < ARRAY_COUNT(shapes); i++)
@@ -305,7 +313,7 @@ TEST(images_made_by_qemu_satisfy_it_after_we_wrote_them)
 TEST(compressed_images_are_written_and_satisfy_qemu)
 {
     static const char *const options[] = {"compat=0.10", "compression_type=zstd", "cluster_size=4k",
-                                          "cluster_size=2M"};
+                                          "cluster_size=2M", "extended_l2=on"};
 
     for (size_t i = 0; i < ARRAY_COUNT(options); i++) {
         struct fixture fixture = {.shape = {16, 3, BACKING_RAW, options[i]},

@@ -38,6 +38,7 @@ struct shape {
     uint64_t backing_bytes; /* 0: none */
     bool has_small_table;   /* wide counts in a small refcount table, which has to grow */
     unsigned request_sectors_max;
+    bool has_extended_l2;
 };
 
 /* The disk after each operation: a stamp for each sector, 0 for zeros. */
@@ -172,6 +173,7 @@ static void start_run(struct run *run)
                                         .virtual_bytes = shape->virtual_bytes,
                                         .version = shape->version,
                                         .cluster_bits = shape->cluster_bits,
+                                        .has_extended_l2 = shape->has_extended_l2,
                                         .backing_name = shape->backing_bytes > 0 ? "base" : NULL,
                                         .backing_format = "raw",
                                     }));
@@ -432,38 +434,44 @@ static void cut_power(const struct shape *shape, unsigned rounds)
 
 TEST(a_plain_image_survives_every_cut)
 {
-    cut_power(&(struct shape){"plain", 12, 3, 256 << 10, 0, false, 40}, 2);
+    cut_power(&(struct shape){"plain", 12, 3, 256 << 10, 0, false, 40, false}, 2);
 }
 
 TEST(an_overlay_survives_every_cut)
 {
-    cut_power(&(struct shape){"overlay", 12, 3, 256 << 10, 200 << 10, false, 40}, 2);
+    cut_power(&(struct shape){"overlay", 12, 3, 256 << 10, 200 << 10, false, 40, false}, 2);
 }
 
 TEST(an_image_of_version_2_survives_every_cut)
 {
-    cut_power(&(struct shape){"version 2", 12, 2, 256 << 10, 0, false, 40}, 2);
+    cut_power(&(struct shape){"version 2", 12, 2, 256 << 10, 0, false, 40, false}, 2);
 }
 
 TEST(large_clusters_survive_every_cut)
 {
-    cut_power(&(struct shape){"large clusters", 16, 3, 1 << 20, 700 << 10, false, 200}, 1);
+    cut_power(&(struct shape){"large clusters", 16, 3, 1 << 20, 700 << 10, false, 200, false}, 1);
 }
 
 TEST(small_clusters_survive_every_cut)
 {
-    cut_power(&(struct shape){"small clusters", 9, 3, 256 << 10, 100 << 10, false, 60}, 1);
+    cut_power(&(struct shape){"small clusters", 9, 3, 256 << 10, 100 << 10, false, 60, false}, 1);
+}
+
+TEST(subclusters_survive_every_cut)
+{
+    cut_power(&(struct shape){"subclusters", 14, 3, 256 << 10, 0, false, 40, true}, 1);
+    cut_power(&(struct shape){"layer", 17, 3, 1 << 20, 700 << 10, false, 200, true}, 1);
 }
 
 TEST(a_growing_refcount_table_survives_every_cut)
 {
-    cut_power(&(struct shape){"growing table", 9, 3, 2304 << 10, 0, true, 500}, 1);
+    cut_power(&(struct shape){"growing table", 9, 3, 2304 << 10, 0, true, 500, false}, 1);
 }
 
 /* The checker has to be able to fail: each of these faults is one that it must see. */
 TEST(faults_are_seen)
 {
-    struct run run = {.shape = &(struct shape){"faults", 12, 3, 256 << 10, 0, false, 40}};
+    struct run run = {.shape = &(struct shape){"faults", 12, 3, 256 << 10, 0, false, 40, false}};
     uint8_t *bytes = NULL;
     size_t len = 0;
 
@@ -510,6 +518,7 @@ int main(void)
         cmocka_unit_test(an_image_of_version_2_survives_every_cut),
         cmocka_unit_test(large_clusters_survive_every_cut),
         cmocka_unit_test(small_clusters_survive_every_cut),
+        cmocka_unit_test(subclusters_survive_every_cut),
         cmocka_unit_test(a_growing_refcount_table_survives_every_cut),
         cmocka_unit_test(faults_are_seen),
     };

@@ -9,13 +9,13 @@
 #include "storage/qcow/qcow_image_internal.h"
 #include "storage/qcow/qcow_map.h"
 
-static enum qcow_presence presence_of(const struct qcow_cluster *cluster)
+static enum qcow_presence presence_of(enum qcow_kind kind)
 {
-    switch (cluster->kind) {
-    case QCOW_CLUSTER_UNALLOCATED: return QCOW_PRESENCE_NONE;
-    case QCOW_CLUSTER_ZERO: return QCOW_PRESENCE_ZERO;
-    case QCOW_CLUSTER_DATA:
-    case QCOW_CLUSTER_COMPRESSED: return QCOW_PRESENCE_DATA;
+    switch (kind) {
+    case QCOW_KIND_UNALLOCATED: return QCOW_PRESENCE_NONE;
+    case QCOW_KIND_ZERO: return QCOW_PRESENCE_ZERO;
+    case QCOW_KIND_DATA:
+    case QCOW_KIND_COMPRESSED: return QCOW_PRESENCE_DATA;
     }
     UNREACHABLE();
 }
@@ -27,11 +27,11 @@ static struct err *presence_locked(struct qcow_image *image, uint64_t offset, ui
     struct qcow_extent extent;
 
     TRY(qcow_map_lookup_locked(image, offset, len, &extent));
-    enum qcow_presence presence = presence_of(&extent.cluster);
+    enum qcow_presence presence = presence_of(extent.kind);
     uint64_t bytes = extent.bytes;
     while (bytes < len) {
         TRY(qcow_map_lookup_locked(image, offset + bytes, len - bytes, &extent));
-        if (presence_of(&extent.cluster) != presence)
+        if (presence_of(extent.kind) != presence)
             break;
         bytes += extent.bytes;
     }

@@ -35,17 +35,17 @@ static struct err *read_below(struct qcow_image *image, const struct io_vector *
     return block_read(image->backing, part.iovs, part.count, offset);
 }
 
-static struct err *read_compressed(struct qcow_image *image, const struct qcow_cluster *cluster,
+static struct err *read_compressed(struct qcow_image *image, const struct qcow_extent *extent,
                                    const struct io_vector *to, uint64_t offset)
 {
-    CLEANUP(cleanup_free) uint8_t *packed = malloc(cluster->compressed_bytes);
+    CLEANUP(cleanup_free) uint8_t *packed = malloc(extent->compressed_bytes);
     CLEANUP(cleanup_free) uint8_t *unpacked = malloc(image->cluster_bytes);
     if (packed == NULL || unpacked == NULL)
         return err_new(ERR_NO_MEMORY, "unpack a cluster of '%s'", image->file->path);
 
-    TRY(host_file_read_bytes(image->file, packed, cluster->compressed_bytes, cluster->host_offset));
+    TRY(host_file_read_bytes(image->file, packed, extent->compressed_bytes, extent->host_offset));
     struct err *err =
-        qcow_compressed_unpack(image->header.compression, packed, cluster->compressed_bytes,
+        qcow_compressed_unpack(image->header.compression, packed, extent->compressed_bytes,
                                unpacked, image->cluster_bytes);
     if (err != NULL)
         return err_wrap(err, "image '%s'", image->file->path);
@@ -53,16 +53,14 @@ static struct err *read_compressed(struct qcow_image *image, const struct qcow_c
     return NULL;
 }
 
-struct err *qcow_read_extent(struct qcow_image *image, const struct qcow_cluster *cluster,
+struct err *qcow_read_extent(struct qcow_image *image, const struct qcow_extent *extent,
                              const struct io_vector *to, uint64_t offset)
 {
-    switch (cluster->kind) {
-    case QCOW_CLUSTER_UNALLOCATED: return read_below(image, to, offset);
-    case QCOW_CLUSTER_ZERO: io_vector_zero(to->iovs, to->count); return NULL;
-    case QCOW_CLUSTER_DATA:
-        return host_file_read(image->file, to,
-                              cluster->host_offset + qcow_image_in_cluster(image, offset));
-    case QCOW_CLUSTER_COMPRESSED: return read_compressed(image, cluster, to, offset);
+    switch (extent->kind) {
+    case QCOW_KIND_UNALLOCATED: return read_below(image, to, offset);
+    case QCOW_KIND_ZERO: io_vector_zero(to->iovs, to->count); return NULL;
+    case QCOW_KIND_DATA: return host_file_read(image->file, to, extent->host_offset);
+    case QCOW_KIND_COMPRESSED: return read_compressed(image, extent, to, offset);
     }
     UNREACHABLE();
 }
@@ -75,18 +73,14 @@ static struct err *claim_extent(struct qcow_image *image, uint64_t offset, uint6
     lock_acquire(&image->lock);
     for (;;) {
         struct err *err = qcow_map_lookup_locked(image, offset, len, out_extent);
-        bool has_bytes = err == NULL && (out_extent->cluster.kind == QCOW_CLUSTER_DATA ||
-                                         out_extent->cluster.kind == QCOW_CLUSTER_COMPRESSED);
+        bool has_bytes = err == NULL && (out_extent->kind == QCOW_KIND_DATA ||
+                                         out_extent->kind == QCOW_KIND_COMPRESSED);
         if (!has_bytes || image->base.is_read_only) {
             lock_release(&image->lock);
             *out_is_claimed = false;
             return err;
         }
-        *out_claim = (struct qcow_claim){
-            .first = qcow_image_cluster_of(image, offset),
-            .last = qcow_image_cluster_of(image, offset + out_extent->bytes - 1),
-            .mode = QCOW_CLAIM_SHARED,
-        };
+        *out_claim = qcow_image_claim(image, offset, offset + out_extent->bytes, QCOW_CLAIM_SHARED);
         if (!qcow_image_wait_locked(image, out_claim))
             break;
     }
@@ -110,7 +104,7 @@ struct err *qcow_read(struct block *block, const struct iovec *iovs, int iov_cou
 
         struct io_vector part = {.count = 0};
         io_vector_append_slice(&part, iovs, iov_count, done, extent.bytes);
-        struct err *err = qcow_read_extent(image, &extent.cluster, &part, offset + done);
+        struct err *err = qcow_read_extent(image, &extent, &part, offset + done);
         if (is_claimed) {
             lock_acquire(&image->lock);
             qcow_image_unclaim_locked(image, &claim);

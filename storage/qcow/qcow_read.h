@@ -11,8 +11,8 @@
 struct err *qcow_read(struct block *block, const struct iovec *iovs, int iov_count,
                       uint64_t offset);
 
-/* The bytes of an extent that the caller holds an exclusive claim on, before it replaces them. */
-ERR_RESULT qcow_read_extent(struct qcow_image *image, const struct qcow_cluster *cluster,
+/* The bytes at `offset`, where the extent begins, that the caller holds an exclusive claim on. */
+ERR_RESULT qcow_read_extent(struct qcow_image *image, const struct qcow_extent *extent,
                             const struct io_vector *to, uint64_t offset);
 
 /* Does a range that no layer of this image holds read as zeros? */
