@@ -232,7 +232,7 @@ static struct err *build_header(const struct creation *creation, struct qcow_hea
         .version = options->version,
         .cluster_bits = options->cluster_bits,
         .virtual_bytes = options->virtual_bytes,
-        .l1_entries = (uint32_t)layout->l2_tables,
+        .l1_entries = (uint32_t)MAX(layout->l2_tables, (uint64_t)1), /* one is always there */
         .l1_offset = qcow_layout_l1(layout) << options->cluster_bits,
         .refcount_table_offset = creation->cluster_bytes,
         .refcount_table_clusters = (uint32_t)layout->table,
