@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Disk images, exercised by QEMU and by us, and judged by three readers."""
