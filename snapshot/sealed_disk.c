@@ -9,6 +9,7 @@
 
 #include "base/clock.h"
 #include "storage/disk_image.h"
+#include "storage/layer_list.h"
 
 static int64_t modified_ns(const struct stat *status)
 {
@@ -35,13 +36,16 @@ struct err *sealed_disk_check(const Ferry__SnapshotDisk *disk, struct sealed_dis
                                    .folder_count = folders.count};
     struct stat status;
     uint64_t virtual_bytes = 0;
+    bool is_same = false;
 
     if (stat(disk->path, &status) != 0 && (errno == ENOENT || errno == ENOTDIR))
         return err_new(ERR_NOT_FOUND, "disk '%s': its image '%s' is missing; put it back", disk->id,
                        disk->path);
     if (stat(disk->path, &status) != 0)
         return err_errno(errno, "disk '%s': look at '%s'", disk->id, disk->path);
-    if ((uint64_t)status.st_size != disk->file_bytes || modified_ns(&status) != disk->modified_ns)
+    if (modified_ns(&status) == disk->modified_ns)
+        TRY(layer_stands_for(disk->path, disk->format, disk->file_bytes, &is_same));
+    if (!is_same)
         return err_new(ERR_STATE,
                        "disk '%s': its image '%s' was altered after the snapshot (size or "
                        "modification time); put the original back",

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * sealed_disk.h - the disk layers that a snapshot refers to: recognised by size and modification
- * time, which copies that keep times (rsync -a, cp -p) keep too. Thread: any.
+ * time, which copies that keep times (rsync -a, cp -p) keep too. A layer that was merged with
+ * others keeps its time and notes the size that it had. Thread: any.
  */
 #ifndef SNAPSHOT_SEALED_DISK_H
 #define SNAPSHOT_SEALED_DISK_H

@@ -15,6 +15,7 @@
 
 #include "base/checked_math.h"
 #include "base/cleanup.h"
+#include "base/file_io.h"
 #include "base/limits.h"
 #include "storage/image_chain.h"
 #include "storage/image_folders.h"
@@ -298,6 +299,90 @@ struct err *disk_image_switch(struct block **inout_block, const char *path, cons
         err = switch_to(self, &overlay, &new_path, &new_format);
     if (err != NULL)
         err_free(block_close(overlay.block)); /* the first error says why */
+    return err;
+}
+
+/* Do both name the same entry of a folder, whatever file that is by now? */
+static struct err *is_same_name(const char *a, const char *b, bool *out_is_same)
+{
+    const char *names[2] = {a, b};
+    struct stat status[2];
+
+    for (int i = 0; i < 2; i++) {
+        CLEANUP(cleanup_free) char *folder = NULL;
+        TRY(folder_of(names[i], &folder));
+        if (stat(folder, &status[i]) != 0)
+            return err_errno(errno, "folder '%s'", folder);
+        const char *slash = strrchr(names[i], '/');
+        names[i] = slash == NULL ? names[i] : slash + 1;
+    }
+    *out_is_same = strcmp(names[0], names[1]) == 0 && status[0].st_dev == status[1].st_dev &&
+                   status[0].st_ino == status[1].st_ino;
+    return NULL;
+}
+
+/* ERR_NOT_FOUND: no layer has this name. */
+static struct err *find_layer(struct layer_stack *stack, const char *path, unsigned *out_place)
+{
+    for (unsigned place = layer_stack_depth(stack); place-- > 0;) {
+        bool is_it = false;
+        TRY(is_same_name(layer_stack_layer(stack, place)->path, path, &is_it));
+        if (!is_it)
+            continue;
+        *out_place = place;
+        return NULL;
+    }
+    return err_new(ERR_NOT_FOUND, "'%s' is not a layer of this disk", path);
+}
+
+/* Which layers the merged one stands for: from the one above its backing file to its namesake. */
+static struct err *find_range(const struct disk_image *self, const struct image_layer *merged,
+                              unsigned *out_first, unsigned *out_last)
+{
+    CLEANUP(cleanup_free) char *backing_path = NULL;
+    CLEANUP(cleanup_fd) int backing_fd = -1;
+    const struct qcow_header *header = qcow_image_header(merged->block);
+    unsigned below = 0;
+
+    TRY(find_layer(self->stack, merged->path, out_last));
+    if (header->backing_name[0] == '\0')
+        return err_new(ERR_INVALID, "'%s' has no backing file, so it is no merged layer",
+                       merged->path);
+    TRY(image_folders_open(self->folders, merged->path, header->backing_name, &backing_fd,
+                           &backing_path));
+    TRY(find_layer(self->stack, backing_path, &below));
+    *out_first = below + 1;
+    if (below >= *out_last || merged->block->virtual_bytes !=
+                                  layer_stack_layer(self->stack, *out_last)->block->virtual_bytes)
+        return err_new(ERR_INVALID, "'%s' does not fit in the place of the layer of that name",
+                       merged->path);
+    return NULL;
+}
+
+static struct err *swap_layers(struct disk_image *self, const struct image_layer *merged,
+                               unsigned *out_gone)
+{
+    unsigned first, last;
+
+    TRY(image_layer_check_sealed(merged));
+    TRY(find_range(self, merged, &first, &last));
+    TRY(layer_stack_replace(self->stack, first, last, merged));
+    *out_gone = last - first;
+    return NULL;
+}
+
+struct err *disk_image_swap_layers(struct block *block, const char *path, unsigned *out_gone)
+{
+    struct disk_image *self = self_of(block);
+    struct image_layer merged;
+
+    TRY(check_held(self));
+    if (self->stack == NULL)
+        return err_new(ERR_STATE, "disk '%s' has no layers", self->path);
+    TRY(image_layer_open(path, "qcow2", DISK_IMAGE_READ_ONLY, IMAGE_LAYER_LOCKED, &merged));
+    struct err *err = swap_layers(self, &merged, out_gone);
+    if (err != NULL)
+        err_free(block_close(merged.block)); /* read-only: nothing is lost */
     return err;
 }
 

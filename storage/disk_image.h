@@ -73,6 +73,11 @@ ERR_RESULT disk_image_check_switch(struct block *block);
 ERR_RESULT disk_image_switch(struct block **inout_block, const char *path, const char *format,
                              const char *overlay_path);
 
+/* A layer of this name below the disk was merged with some that are below it (see layer_merge.h):
+ * puts the new file in their place, under reads and writes. Gives how many layers fewer there are.
+ */
+ERR_RESULT disk_image_swap_layers(struct block *block, const char *path, unsigned *out_gone);
+
 /* Gives up the locks of a drained disk for another host; the block refuses requests until
  * disk_image_take_back has taken them again and read the metadata anew. */
 ERR_RESULT disk_image_hand_over(struct block *block);

@@ -40,9 +40,8 @@ static struct err *note_seen(struct seen *seen, int fd, const char *path)
 }
 
 /* Opens what `above` is based on. */
-static struct err *open_below(const struct image_layer *above, const char *above_path,
-                              const struct image_folders *folders, enum image_layer_locking locking,
-                              struct image_layer *out_layer, char **out_path)
+static struct err *open_below(const struct image_layer *above, const struct image_folders *folders,
+                              enum image_layer_locking locking, struct image_layer *out_layer)
 {
     const struct qcow_header *header = qcow_image_header(above->block);
     CLEANUP(cleanup_free) char *path = NULL;
@@ -52,63 +51,69 @@ static struct err *open_below(const struct image_layer *above, const char *above
         return err_new(ERR_INCOMPATIBLE,
                        "image '%s' does not say which format its backing file has, and formats are "
                        "never guessed; say it with 'qemu-img rebase -u -F FORMAT -b BACKING IMAGE'",
-                       above_path);
-    struct err *err = image_folders_open(folders, above_path, header->backing_name, &fd, &path);
+                       above->path);
+    struct err *err = image_folders_open(folders, above->path, header->backing_name, &fd, &path);
     if (err == NULL)
         err = image_layer_from_fd(fd, path, header->backing_format, DISK_IMAGE_READ_ONLY, locking,
                                   out_layer);
     if (err != NULL)
-        return err_wrap(err, "backing file of '%s'", above_path);
-    *out_path = TAKE_PTR(path);
+        return err_wrap(err, "backing file of '%s'", above->path);
     return NULL;
 }
 
-/* Layers below the top, the newest first, as they are found. */
-struct found {
-    struct image_layer layers[DISK_BACKING_DEPTH_MAX];
-    unsigned count;
-};
-
-static struct err *find_rest(const struct image_layer *top, const char *top_path,
-                             const struct image_folders *folders, enum image_layer_locking locking,
-                             struct found *found)
+static struct err *find_below(const struct image_folders *folders, enum image_layer_locking locking,
+                              struct image_layers *layers)
 {
     struct seen seen = {.count = 0};
-    const struct image_layer *above = top;
-    CLEANUP(cleanup_free) char *path = strdup(top_path);
-    if (path == NULL)
-        return err_new(ERR_NO_MEMORY, "open image '%s'", top_path);
 
-    TRY(note_seen(&seen, above->fd, path));
-    while (above->is_qcow && qcow_image_header(above->block)->backing_name[0] != '\0') {
-        char *below_path = NULL;
-        if (found->count == DISK_BACKING_DEPTH_MAX)
+    for (;;) {
+        const struct image_layer *above = &layers->list[layers->count - 1];
+        TRY(note_seen(&seen, above->fd, above->path));
+        if (!above->is_qcow || qcow_image_header(above->block)->backing_name[0] == '\0')
+            return NULL;
+        if (layers->count > DISK_BACKING_DEPTH_MAX)
             return err_new(ERR_INVALID,
-                           "image '%s' has more than %u backing files below each other; merge "
-                           "some ('vm-disk layers merge'), or run the machine on a flat copy",
-                           top_path, DISK_BACKING_DEPTH_MAX);
-        TRY(open_below(above, path, folders, locking, &found->layers[found->count], &below_path));
-        above = &found->layers[found->count++];
-        free(path);
-        path = below_path;
-        TRY(note_seen(&seen, above->fd, path));
+                           "image '%s' has more than %u backing files below each other; run the "
+                           "machine on a flat copy ('qemu-img convert -O qcow2')",
+                           layers->list[0].path, DISK_BACKING_DEPTH_MAX);
+        TRY(open_below(above, folders, locking, &layers->list[layers->count]));
+        layers->count++;
     }
-    return NULL;
 }
 
-/* The stack takes the layers over, the lowest first. */
-static struct err *stack_up(struct found *found, struct layer_stack **out_stack)
+struct err *image_chain_find(const struct disk_image_name *name,
+                             const struct image_folders *folders, enum image_layer_locking locking,
+                             struct image_layers *out_layers)
+{
+    TRY(image_layer_open(name->path, name->format, name->access, locking, &out_layers->list[0]));
+    out_layers->count = 1;
+    struct err *err = find_below(folders, locking, out_layers);
+    if (err != NULL)
+        image_layers_close(out_layers);
+    return err;
+}
+
+void image_layers_close(struct image_layers *layers)
+{
+    for (unsigned i = 0; i < layers->count; i++)
+        if (layers->list[i].block != NULL)
+            err_free(block_close(TAKE_PTR(layers->list[i].block))); /* nothing was written */
+    layers->count = 0;
+}
+
+struct err *image_layers_stack(struct image_layers *layers, unsigned newest, unsigned oldest,
+                               struct layer_stack **out_stack)
 {
     struct layer_stack *stack = NULL;
 
     TRY(layer_stack_create(&stack));
-    while (found->count > 0) {
-        struct err *err = layer_stack_push(stack, &found->layers[found->count - 1]);
+    for (unsigned i = oldest + 1; i-- > newest;) {
+        struct err *err = layer_stack_push(stack, &layers->list[i]);
         if (err != NULL) {
             err_free(block_close(layer_stack_block(stack)));
             return err;
         }
-        found->count--;
+        layers->list[i].block = NULL;
     }
     *out_stack = stack;
     return NULL;
@@ -119,18 +124,16 @@ struct err *image_chain_open(const struct disk_image_name *name,
                              struct image_chain *out_chain)
 {
     struct image_chain chain = {.stack = NULL};
-    struct found found = {.count = 0};
+    struct image_layers layers;
 
-    TRY(image_layer_open(name->path, name->format, name->access, locking, &chain.top));
-    struct err *err = find_rest(&chain.top, name->path, folders, locking, &found);
-    if (err == NULL && found.count > 0)
-        err = stack_up(&found, &chain.stack);
+    TRY(image_chain_find(name, folders, locking, &layers));
+    struct err *err =
+        layers.count > 1 ? image_layers_stack(&layers, 1, layers.count - 1, &chain.stack) : NULL;
     if (err != NULL) {
-        while (found.count > 0)
-            err_free(block_close(found.layers[--found.count].block));
-        err_free(block_close(chain.top.block)); /* nothing was written through it */
+        image_layers_close(&layers);
         return err;
     }
+    chain.top = layers.list[0];
     if (chain.stack != NULL)
         qcow_image_set_backing(chain.top.block, layer_stack_block(chain.stack));
     *out_chain = chain;

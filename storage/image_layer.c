@@ -78,6 +78,7 @@ struct err *image_layer_from_fd(int fd, const char *path, const char *format,
 
     struct host_file *file = NULL;
     TRY(host_file_from_fd(TAKE_FD(owned), path, &file));
+    layer.path = file->path;
     TRY(layer.is_qcow ? qcow_image_open(file, !is_writable, &layer.block)
                       : raw_image_open(file, !is_writable, &layer.block));
     *out_layer = layer;
@@ -98,6 +99,20 @@ struct err *image_layer_open(const char *path, const char *format, enum disk_ima
     if (fd < 0)
         return err_errno(errno, "open image '%s'", path);
     return image_layer_from_fd(fd, path, format, access, locking, out_layer);
+}
+
+struct err *image_layer_check_sealed(const struct image_layer *layer)
+{
+    struct stat status;
+
+    if (fstat(layer->fd, &status) != 0)
+        return err_errno(errno, "look at '%s'", layer->path);
+    if ((status.st_mode & WRITE_BITS) != 0)
+        return err_new(ERR_STATE,
+                       "layer '%s' is not sealed: a machine may still write to it; layers are "
+                       "sealed (mode 0444) when a snapshot is taken",
+                       layer->path);
+    return NULL;
 }
 
 static struct err *make_read_only(const struct image_layer *layer)

@@ -15,7 +15,8 @@ enum image_layer_locking { IMAGE_LAYER_UNLOCKED, IMAGE_LAYER_LOCKED };
 
 struct image_layer {
     struct block *block; /* owned; a qcow2 image still wants its backing */
-    int fd;              /* the block's, valid as long as that is open */
+    const char *path;    /* the block's, valid as long as that is open */
+    int fd;              /* likewise */
     bool is_qcow;
 };
 
@@ -29,6 +30,9 @@ ERR_RESULT image_layer_from_fd(int fd, const char *path, const char *format,
 
 /* Could it be opened for writing? Says why not. */
 ERR_RESULT image_layer_check_writable(const struct image_layer *layer, const char *path);
+
+/* ERR_STATE when it may still be written by somebody. */
+ERR_RESULT image_layer_check_sealed(const struct image_layer *layer);
 
 /* Clean, durable, no write permission, reader's locks; or, on failure, as it was. */
 ERR_RESULT image_layer_seal(const struct image_layer *layer, const char *path);

@@ -68,17 +68,28 @@ static struct layer_stack *stack_of(struct block *block)
     return CONTAINER_OF(block, struct layer_stack, base);
 }
 
+/* What one layer holds: also zeros behind its end. */
+static struct err *layer_presence(const struct stacked *stacked, uint64_t offset, uint64_t len,
+                                  enum qcow_presence *out_presence, uint64_t *out_bytes)
+{
+    struct block *block = stacked->layer.block;
+    bool is_behind = offset >= block->virtual_bytes;
+    uint64_t have = is_behind ? len : MIN(len, block->virtual_bytes - offset);
+
+    if (stacked->layer.is_qcow && !is_behind)
+        return qcow_image_presence(block, offset, have, out_presence, out_bytes);
+    *out_presence = is_behind ? QCOW_PRESENCE_ZERO : QCOW_PRESENCE_DATA;
+    *out_bytes = have;
+    return NULL;
+}
+
 /* Is the byte in this layer, and for how many from there on, of at most `len`, is it the same? */
 static struct err *is_held(const struct stacked *stacked, uint64_t offset, uint64_t len,
                            bool *out_is_held, uint64_t *out_bytes)
 {
-    struct block *block = stacked->layer.block;
-    enum qcow_presence presence = QCOW_PRESENCE_DATA;
+    enum qcow_presence presence;
 
-    *out_bytes = len;
-    if (stacked->layer.is_qcow && offset < block->virtual_bytes)
-        TRY(qcow_image_presence(block, offset, MIN(len, block->virtual_bytes - offset), &presence,
-                                out_bytes));
+    TRY(layer_presence(stacked, offset, len, &presence, out_bytes));
     *out_is_held = presence != QCOW_PRESENCE_NONE;
     return NULL;
 }
@@ -245,6 +256,21 @@ static struct err *stack_read(struct block *block, const struct iovec *iovs, int
         done += piece.bytes;
     }
     return NULL;
+}
+
+struct err *layer_stack_presence(struct layer_stack *stack, uint64_t offset, uint64_t len,
+                                 enum qcow_presence *out_presence, uint64_t *out_bytes)
+{
+    struct piece piece;
+
+    TRY(take_piece(stack, offset, len, &piece));
+    *out_presence = QCOW_PRESENCE_NONE;
+    *out_bytes = piece.bytes;
+    if (piece.from == NULL)
+        return NULL;
+    struct err *err = layer_presence(piece.from, offset, piece.bytes, out_presence, out_bytes);
+    give_back(stack, piece.from);
+    return err;
 }
 
 static struct err *stack_write(struct block *block, const struct iovec *iovs, int iov_count,

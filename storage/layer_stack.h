@@ -21,6 +21,7 @@
 #include "base/limits.h"
 #include "storage/block.h"
 #include "storage/image_layer.h"
+#include "storage/qcow/qcow_presence.h"
 
 #define LAYER_INDEX_BYTES_MAX  (64 * MIB)
 #define LAYER_TABLES_BYTES_MAX (64 * MIB)
@@ -44,6 +45,10 @@ unsigned layer_stack_depth(struct layer_stack *stack);
 
 /* A layer by its place, 0 the lowest; valid until it is replaced. */
 const struct image_layer *layer_stack_layer(struct layer_stack *stack, unsigned place);
+
+/* What the layers hold of a range, as of one image (see qcow_presence.h): the newest wins. */
+ERR_RESULT layer_stack_presence(struct layer_stack *stack, uint64_t offset, uint64_t len,
+                                enum qcow_presence *out_presence, uint64_t *out_bytes);
 
 /* Puts one layer, which holds the union of those at [first, last], in their place. They are closed
  * when the reads that use them have ended. On failure nothing has changed. */

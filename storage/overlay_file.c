@@ -127,8 +127,7 @@ struct err *overlay_file_newest(const char *path, char **out_path)
     return number == 0 ? NULL : path_of_number(folder, name_of(path), number, out_path);
 }
 
-/* Relative when both lie in one folder, so that they can move together. */
-static struct err *backing_name(const char *path, const char *backing_path, char **out_name)
+struct err *overlay_file_backing_name(const char *path, const char *backing_path, char **out_name)
 {
     CLEANUP(cleanup_free) char *folder = NULL;
     CLEANUP(cleanup_free) char *backing_folder = NULL;
@@ -149,16 +148,15 @@ static struct err *backing_name(const char *path, const char *backing_path, char
     return NULL;
 }
 
-static struct err *fill_file(int fd, const char *path, const char *name, const char *format,
-                             uint64_t virtual_bytes)
+struct err *overlay_file_fill(int fd, const char *path, const struct overlay_content *content)
 {
     struct host_file *file = NULL;
     struct qcow_create_options options = {
-        .virtual_bytes = virtual_bytes,
+        .virtual_bytes = content->virtual_bytes,
         .version = 3,
         .cluster_bits = OVERLAY_CLUSTER_BITS,
-        .backing_name = name,
-        .backing_format = format,
+        .backing_name = content->backing_name,
+        .backing_format = content->backing_format,
     };
 
     TRY(host_file_from_fd(fd, path, &file));
@@ -174,11 +172,14 @@ struct err *overlay_file_create(const char *path, const char *backing_path,
     CLEANUP(cleanup_free) char *folder = NULL;
 
     TRY(folder_of(path, &folder));
-    TRY(backing_name(path, backing_path, &name));
+    TRY(overlay_file_backing_name(path, backing_path, &name));
     int fd = open(path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, OVERLAY_MODE);
     if (fd < 0)
         return err_errno(errno, "create overlay '%s'", path);
-    struct err *err = fill_file(fd, path, name, backing_format, virtual_bytes);
+    struct err *err = overlay_file_fill(fd, path,
+                                        &(struct overlay_content){.backing_name = name,
+                                                                  .backing_format = backing_format,
+                                                                  .virtual_bytes = virtual_bytes});
     if (err == NULL)
         err = folder_sync(folder);
     if (err != NULL) {

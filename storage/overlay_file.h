@@ -19,4 +19,17 @@ ERR_RESULT overlay_file_newest(const char *path, char **out_path);
 ERR_RESULT overlay_file_create(const char *path, const char *backing_path,
                                const char *backing_format, uint64_t virtual_bytes);
 
+/* How an image at `path` names a backing file: without a folder when both are in the same, so that
+ * they can move together, else by its real path. free() it. */
+ERR_RESULT overlay_file_backing_name(const char *path, const char *backing_path, char **out_name);
+
+struct overlay_content {
+    const char *backing_name; /* as it is to stand in the image */
+    const char *backing_format;
+    uint64_t virtual_bytes;
+};
+
+/* Into an empty file; takes the fd. Durable, but for the file's name. */
+ERR_RESULT overlay_file_fill(int fd, const char *path, const struct overlay_content *content);
+
 #endif
