@@ -48,6 +48,7 @@
     X(IRQ_ROUTES)                                                                                  \
     X(LAYERS)                                                                                      \
     X(QCOW)                                                                                        \
+    X(WRITE_RANGES)                                                                                \
     X(TEST)                                                                                        \
     X(CHANNEL)                                                                                     \
     X(QUEUE)                                                                                       \

@@ -14,11 +14,15 @@
 #include "base/assert.h"
 #include "base/checked_math.h"
 #include "base/cleanup.h"
+#include "storage/host_file_aligned.h"
+#include "storage/write_ranges.h"
+
+#define ALIGNMENT_MAX (64u * KIB) /* a larger one is taken for nonsense */
 
 struct fd_file {
     struct host_file base;
-    int fd;      /* owned */
-    char path[]; /* base.path points here */
+    struct host_file_door door; /* base.door points here; its fd is owned */
+    char path[];                /* base.path points here */
 };
 
 struct err *host_file_read(struct host_file *file, const struct io_vector *to, uint64_t offset)
@@ -51,7 +55,7 @@ struct err *host_file_write_bytes(struct host_file *file, const void *data, size
 
 struct err *host_file_write_zeroes(struct host_file *file, uint64_t offset, uint64_t len)
 {
-    static uint8_t zeroes[64 * KIB]; /* only ever read */
+    static _Alignas(PAGE_BYTES) uint8_t zeroes[64 * KIB]; /* only ever read */
 
     while (len > 0) {
         struct io_vector vector = {.count = 0};
@@ -66,6 +70,28 @@ struct err *host_file_write_zeroes(struct host_file *file, uint64_t offset, uint
         len -= bytes;
     }
     return NULL;
+}
+
+bool host_file_begin_write(struct host_file *file, struct write_range *range)
+{
+    return file->door->ranges == NULL || write_ranges_try_begin(file->door->ranges, range);
+}
+
+void host_file_end_write(struct host_file *file, struct write_range *range)
+{
+    if (file->door->ranges != NULL)
+        write_ranges_end(file->door->ranges, range);
+}
+
+bool host_file_is_aligned(struct host_file_alignment alignment, const struct iovec *iovs,
+                          int iov_count, uint64_t offset)
+{
+    uint64_t bits = offset & (alignment.offset - 1u);
+
+    for (int i = 0; i < iov_count; i++)
+        bits |= ((uintptr_t)iovs[i].iov_base & (alignment.memory - 1u)) |
+                (iovs[i].iov_len & (alignment.offset - 1u));
+    return bits == 0;
 }
 
 void host_file_give_up(struct host_file *file)
@@ -123,16 +149,17 @@ static struct err *fd_file_read(struct host_file *file, const struct io_vector *
     struct io_vector left = *to;
 
     while (left.count > 0) {
-        ssize_t len = preadv(self_of(file)->fd, left.iovs, left.count, (off_t)offset);
+        ssize_t len = preadv(self_of(file)->door.fd, left.iovs, left.count, (off_t)offset);
         if (len < 0 && errno == EINTR)
             continue;
         if (len < 0)
             return err_errno(errno, "read '%s' at %llu", file->path, (unsigned long long)offset);
-        if (len == 0) {
+        io_vector_advance(&left, (size_t)len);
+        /* Past the cache a part of a block is the last one, and reading on is refused. */
+        if (len == 0 || (size_t)len % self_of(file)->door.alignment.offset != 0) {
             io_vector_zero(left.iovs, left.count);
             return NULL;
         }
-        io_vector_advance(&left, (size_t)len);
         offset += (uint64_t)len;
     }
     return NULL;
@@ -144,7 +171,7 @@ static struct err *fd_file_write(struct host_file *file, const struct io_vector 
     struct io_vector left = *from;
 
     while (left.count > 0) {
-        ssize_t len = pwritev(self_of(file)->fd, left.iovs, left.count, (off_t)offset);
+        ssize_t len = pwritev(self_of(file)->door.fd, left.iovs, left.count, (off_t)offset);
         if (len < 0 && errno == EINTR)
             continue;
         if (len <= 0)
@@ -158,14 +185,14 @@ static struct err *fd_file_write(struct host_file *file, const struct io_vector 
 
 static struct err *fd_file_sync(struct host_file *file)
 {
-    if (fdatasync(self_of(file)->fd) != 0)
+    if (fdatasync(self_of(file)->door.fd) != 0)
         return err_errno(errno, "flush '%s'", file->path);
     return NULL;
 }
 
 static struct err *fd_file_punch(struct host_file *file, uint64_t offset, uint64_t len)
 {
-    if (fallocate(self_of(file)->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)offset,
+    if (fallocate(self_of(file)->door.fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)offset,
                   (off_t)len) == 0 ||
         errno == EOPNOTSUPP)
         return NULL;
@@ -174,7 +201,7 @@ static struct err *fd_file_punch(struct host_file *file, uint64_t offset, uint64
 
 static struct err *fd_file_allocate(struct host_file *file, uint64_t offset, uint64_t len)
 {
-    if (fallocate(self_of(file)->fd, FALLOC_FL_KEEP_SIZE, (off_t)offset, (off_t)len) == 0 ||
+    if (fallocate(self_of(file)->door.fd, FALLOC_FL_KEEP_SIZE, (off_t)offset, (off_t)len) == 0 ||
         errno == EOPNOTSUPP)
         return NULL;
     return err_errno(errno, "reserve %llu bytes for '%s'", (unsigned long long)len, file->path);
@@ -182,7 +209,7 @@ static struct err *fd_file_allocate(struct host_file *file, uint64_t offset, uin
 
 static struct err *fd_file_truncate(struct host_file *file, uint64_t bytes)
 {
-    if (ftruncate(self_of(file)->fd, (off_t)bytes) != 0)
+    if (ftruncate(self_of(file)->door.fd, (off_t)bytes) != 0)
         return err_errno(errno, "resize '%s' to %llu bytes", file->path, (unsigned long long)bytes);
     return NULL;
 }
@@ -190,7 +217,7 @@ static struct err *fd_file_truncate(struct host_file *file, uint64_t bytes)
 /* lseek answers for block devices too, and nobody else uses the file position. */
 static struct err *fd_file_size(struct host_file *file, uint64_t *out_bytes)
 {
-    off_t end = lseek(self_of(file)->fd, 0, SEEK_END);
+    off_t end = lseek(self_of(file)->door.fd, 0, SEEK_END);
     if (end < 0)
         return err_errno(errno, "size of '%s'", file->path);
 
@@ -202,7 +229,7 @@ static void fd_file_destroy(struct host_file *file)
 {
     struct fd_file *self = self_of(file);
 
-    (void)close(self->fd);
+    (void)close(self->door.fd);
     free(self);
 }
 
@@ -218,7 +245,35 @@ static const struct host_file_ops fd_file_ops = {
     .destroy = fd_file_destroy,
 };
 
-struct err *host_file_from_fd(int fd, const char *path, struct host_file **out_file)
+/* Sets the descriptor up to go past the page cache; leaves it as it is where that can not be. */
+static void try_direct(int fd, struct host_file_alignment *alignment)
+{
+    struct statx status;
+
+    if (statx(fd, "", AT_EMPTY_PATH, STATX_DIOALIGN, &status) != 0 ||
+        (status.stx_mask & STATX_DIOALIGN) == 0 || !is_power_of_two(status.stx_dio_mem_align) ||
+        !is_power_of_two(status.stx_dio_offset_align) || status.stx_dio_mem_align > ALIGNMENT_MAX ||
+        status.stx_dio_offset_align > ALIGNMENT_MAX)
+        return;
+    int flags = fcntl(fd, F_GETFL);
+    if (flags < 0 || fcntl(fd, F_SETFL, flags | O_DIRECT) != 0)
+        return;
+    *alignment = (struct host_file_alignment){.memory = status.stx_dio_mem_align,
+                                              .offset = status.stx_dio_offset_align};
+}
+
+/* Opening had to be prevented from waiting; reads and writes may. */
+static struct err *allow_blocking(int fd, const char *path)
+{
+    int flags = fcntl(fd, F_GETFL);
+
+    if (flags < 0 || ((flags & O_NONBLOCK) != 0 && fcntl(fd, F_SETFL, flags & ~O_NONBLOCK) != 0))
+        return err_errno(errno, "open '%s'", path);
+    return NULL;
+}
+
+struct err *host_file_open_fd(int fd, const char *path, enum host_file_cache cache,
+                              struct host_file **out_file)
 {
     CLEANUP(cleanup_fd) int owned = fd;
     struct stat status;
@@ -227,6 +282,7 @@ struct err *host_file_from_fd(int fd, const char *path, struct host_file **out_f
         return err_errno(errno, "open '%s'", path);
     if (!S_ISREG(status.st_mode) && !S_ISBLK(status.st_mode))
         return err_new(ERR_INVALID, "'%s' is neither a regular file nor a block device", path);
+    TRY(allow_blocking(owned, path));
 
     size_t path_bytes = strlen(path) + 1;
     struct fd_file *self = calloc(1, sizeof(*self) + path_bytes);
@@ -236,7 +292,13 @@ struct err *host_file_from_fd(int fd, const char *path, struct host_file **out_f
     memcpy(self->path, path, path_bytes);
     self->base.ops = &fd_file_ops;
     self->base.path = self->path;
-    self->fd = TAKE_FD(owned);
+    self->base.door = &self->door;
+    self->door.alignment = (struct host_file_alignment){.memory = 1, .offset = 1};
+    if (cache == HOST_FILE_CACHE_NONE)
+        try_direct(owned, &self->door.alignment);
+    self->door.fd = TAKE_FD(owned);
+    if (self->door.alignment.offset > 1 || self->door.alignment.memory > 1)
+        return host_file_aligned_create(&self->base, self->door.alignment, out_file);
     *out_file = &self->base;
     return NULL;
 }

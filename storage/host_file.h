@@ -9,6 +9,7 @@
 #define STORAGE_HOST_FILE_H
 
 #include <stdatomic.h>
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <sys/uio.h>
@@ -17,6 +18,23 @@
 #include "storage/io_vector.h"
 
 struct host_file;
+struct write_range;
+struct write_ranges;
+
+/* What the host wants of I/O that goes past its page cache: addresses are multiples of `memory`,
+ * offsets and lengths (of each piece) of `offset`, both powers of two. 1: it does not matter. */
+struct host_file_alignment {
+    uint32_t memory;
+    uint32_t offset;
+};
+
+/* The way round the operations, for who starts I/O on the descriptor itself. Every such write lies
+ * between host_file_begin_write and host_file_end_write. */
+struct host_file_door {
+    int fd;
+    struct host_file_alignment alignment;
+    struct write_ranges *ranges; /* NULL: nobody changes parts of blocks */
+};
 
 struct host_file_ops {
     const char *name;
@@ -32,13 +50,23 @@ struct host_file_ops {
 
 struct host_file {
     const struct host_file_ops *ops;
-    const char *path; /* for messages; lives as long as the file */
+    const char *path;                  /* for messages; lives as long as the file */
+    const struct host_file_door *door; /* NULL: there is none, only the operations */
     /* Set once by the first sync that fails, read before each: relaxed, it publishes nothing. */
     atomic_bool has_lost_writes;
 };
 
+/* The page cache's, or past it where the file system can: alignment is what statx says
+ * (STATX_DIOALIGN); a file system that does not say is used through its page cache. */
+enum host_file_cache { HOST_FILE_CACHE_WRITEBACK, HOST_FILE_CACHE_NONE };
+
 /* Takes the fd (also on failure) of a regular file or block device. */
-ERR_RESULT host_file_from_fd(int fd, const char *path, struct host_file **out_file);
+ERR_RESULT host_file_open_fd(int fd, const char *path, enum host_file_cache cache,
+                             struct host_file **out_file);
+static inline ERR_RESULT host_file_from_fd(int fd, const char *path, struct host_file **out_file)
+{
+    return host_file_open_fd(fd, path, HOST_FILE_CACHE_WRITEBACK, out_file);
+}
 void host_file_destroy(struct host_file *file); /* closes; accepts NULL */
 
 /* All of the vector; what lies past the end of the file reads as zeros. */
@@ -49,6 +77,12 @@ ERR_RESULT host_file_read_bytes(struct host_file *file, void *out_data, size_t l
 ERR_RESULT host_file_write_bytes(struct host_file *file, const void *data, size_t len,
                                  uint64_t offset);
 ERR_RESULT host_file_write_zeroes(struct host_file *file, uint64_t offset, uint64_t len);
+
+/* A write through the door of these bytes, whole blocks: false when it would have to wait. */
+bool host_file_begin_write(struct host_file *file, struct write_range *range);
+void host_file_end_write(struct host_file *file, struct write_range *range);
+bool host_file_is_aligned(struct host_file_alignment alignment, const struct iovec *iovs,
+                          int iov_count, uint64_t offset);
 
 /* A barrier: what was written before is durable when it succeeds. Once it has failed it fails for
  * ever, because the kernel may have dropped the pages that it could not write. */

@@ -69,6 +69,34 @@ TEST(zeros_and_holes_replace_what_was_there)
     host_file_destroy(file);
 }
 
+/* On a file system that can not, the same works through its page cache. */
+TEST(any_bytes_can_be_written_past_the_page_cache)
+{
+    char path[] = "host_file_test.XXXXXX";
+    struct host_file *file = NULL;
+    uint8_t bytes[9000];
+    uint64_t size = 0;
+    int fd = mkstemp(path);
+
+    assert_true(fd >= 0);
+    assert_int_equal(unlink(path), 0);
+    ASSERT_OK(host_file_open_fd(fd, path, HOST_FILE_CACHE_NONE, &file));
+    assert_int_equal(file->door->fd, fd);
+    memset(bytes, 'a', sizeof(bytes));
+    ASSERT_OK(host_file_write_bytes(file, bytes, 5000, 100));
+    ASSERT_OK(host_file_write_bytes(file, "bc", 2, 4095));
+    ASSERT_OK(host_file_size(file, &size));
+    assert_int_equal(size, 5100);
+
+    ASSERT_OK(host_file_read_bytes(file, bytes, sizeof(bytes), 99));
+    assert_int_equal(bytes[0], 0);
+    assert_int_equal(bytes[1], 'a');
+    assert_memory_equal(bytes + 4095 - 99, "bca", 3);
+    assert_int_equal(bytes[5000], 'a');
+    assert_int_equal(bytes[5001], 0);
+    host_file_destroy(file);
+}
+
 TEST(a_folder_is_refused)
 {
     struct host_file *file = NULL;
@@ -129,6 +157,7 @@ int main(void)
         cmocka_unit_test(what_lies_past_the_end_reads_as_zeros),
         cmocka_unit_test(a_scattered_buffer_is_written_as_one_piece),
         cmocka_unit_test(zeros_and_holes_replace_what_was_there),
+        cmocka_unit_test(any_bytes_can_be_written_past_the_page_cache),
         cmocka_unit_test(a_folder_is_refused),
         cmocka_unit_test(a_sync_that_failed_once_fails_for_ever),
         cmocka_unit_test(a_short_write_leaves_its_first_half),

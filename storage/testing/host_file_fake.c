@@ -24,6 +24,7 @@ struct fake_file {
     uint64_t fail_first GUARDED_BY(&lock), fail_end GUARDED_BY(&lock);
     uint64_t operations GUARDED_BY(&lock);
     uint64_t syncs GUARDED_BY(&lock);
+    struct host_file_alignment alignment GUARDED_BY(&lock);
 };
 
 static struct fake_file *self_of(struct host_file *file)
@@ -37,6 +38,17 @@ static enum fake_fault count_locked(struct fake_file *self) REQUIRES(&self->lock
     uint64_t ordinal = self->operations++;
 
     return ordinal >= self->fail_first && ordinal < self->fail_end ? self->fault : FAKE_FAULT_NONE;
+}
+
+static struct err *check_alignment(struct fake_file *self, const struct io_vector *vector,
+                                   uint64_t offset)
+{
+    lock_acquire(&self->lock);
+    struct host_file_alignment alignment = self->alignment;
+    lock_release(&self->lock);
+    if (host_file_is_aligned(alignment, vector->iovs, vector->count, offset))
+        return NULL;
+    return err_new(ERR_INVALID, "the fake file wants whole blocks of %u bytes", alignment.offset);
 }
 
 static struct err *resize_locked(struct fake_file *self, size_t len) REQUIRES(&self->lock)
@@ -60,6 +72,7 @@ static struct err *fake_read(struct host_file *file, const struct io_vector *to,
 {
     struct fake_file *self = self_of(file);
 
+    TRY(check_alignment(self, to, offset));
     lock_acquire(&self->lock);
     for (int i = 0; i < to->count; i++) {
         size_t want = to->iovs[i].iov_len;
@@ -95,6 +108,7 @@ static struct err *fake_write(struct host_file *file, const struct io_vector *fr
     size_t len = (size_t)io_vector_bytes(from->iovs, from->count);
     struct err *err;
 
+    TRY(check_alignment(self, from, offset));
     lock_acquire(&self->lock);
     enum fake_fault fault = count_locked(self);
     if (fault == FAKE_FAULT_IO) {
@@ -201,6 +215,7 @@ struct err *host_file_fake_create(const void *data, size_t len,
 
     self->base.ops = &fake_file_ops;
     self->base.path = "fake";
+    self->alignment = (struct host_file_alignment){.memory = 1, .offset = 1};
     lock_init(&self->lock, LOCK_TEST);
     if (len > 0) {
         self->bytes = malloc(len);
@@ -213,6 +228,15 @@ struct err *host_file_fake_create(const void *data, size_t len,
     }
     *out_file = &self->base;
     return NULL;
+}
+
+void host_file_fake_align(struct host_file *file, struct host_file_alignment alignment)
+{
+    struct fake_file *self = self_of(file);
+
+    lock_acquire(&self->lock);
+    self->alignment = alignment;
+    lock_release(&self->lock);
 }
 
 void host_file_fake_keep(struct host_file *file, void **out_data, size_t *out_len)

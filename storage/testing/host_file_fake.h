@@ -21,6 +21,9 @@ ERR_RESULT host_file_fake_create(const void *data, size_t len, struct host_file 
  * frees, with its length, at that moment. */
 void host_file_fake_keep(struct host_file *file, void **out_data, size_t *out_len);
 
+/* From now on reads and writes that are not aligned like this are refused. */
+void host_file_fake_align(struct host_file *file, struct host_file_alignment alignment);
+
 enum fake_fault {
     FAKE_FAULT_NONE,
     FAKE_FAULT_IO,          /* refused as a whole */
