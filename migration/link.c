@@ -262,6 +262,16 @@ void link_send_error(struct link *link, const struct err *err)
     lock_release(&link->send_lock);
 }
 
+void link_await_end(struct link *link, uint32_t timeout_ms)
+{
+    uint64_t deadline_ns = clock_monotonic_ns() + (uint64_t)timeout_ms * NS_PER_MS;
+
+    lock_acquire(&link->lock);
+    while (!link->is_failed && clock_monotonic_ns() < deadline_ns)
+        (void)lock_condition_wait_until(&link->changed, &link->lock, deadline_ns);
+    lock_release(&link->lock);
+}
+
 struct err *link_wait(struct link *link, Ferry__MigrationFrame__BodyCase expected,
                       uint32_t timeout_ms, Ferry__MigrationFrame **out_frame)
 {

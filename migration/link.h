@@ -34,6 +34,10 @@ struct err *link_failure(struct link *link);
 void link_fail(struct link *link, struct err *err);
 /* Tells the other side why, best effort. */
 void link_send_error(struct link *link, const struct err *err);
+/* Waits until the other side has hung up (or the link has failed otherwise), but not longer. Who
+ * has the last word does this before it hangs up: TCP throws away what has arrived and was not read
+ * yet when the sender closes with something of ours unread, such as a heartbeat. */
+void link_await_end(struct link *link, uint32_t timeout_ms);
 
 /* Of the quickest heartbeat so far; 0 before the first. */
 uint64_t link_round_trip_ns(struct link *link);

@@ -10,10 +10,12 @@
 #include "base/checked_math.h"
 #include "base/clock.h"
 #include "base/limits.h"
+#include "base/lock.h"
 #include "base/thread.h"
 #include "base/unit_test.h"
 #include "control/control_client.h"
 #include "control/machine_fake.h"
+#include "migration/channel_lossy.h"
 #include "migration/channel_memory.h"
 #include "migration/session_record.h"
 #include "migration/settle.h"
@@ -40,87 +42,6 @@ static const struct timeouts timeouts = {
     .ask_again_ms = 200,
 };
 
-/* A channel that goes dead instead of sending a frame of one kind. */
-struct lossy_channel {
-    struct channel base;
-    struct channel *next; /* owned */
-    uint8_t drop_tag;     /* 0: none */
-    bool is_dead;         /* sends vanish */
-};
-
-static struct lossy_channel *lossy_of(struct channel *channel)
-{
-    return CONTAINER_OF(channel, struct lossy_channel, base);
-}
-
-static struct err *lossy_send(struct channel *channel, const struct iovec *parts, size_t count)
-{
-    struct lossy_channel *self = lossy_of(channel);
-    const uint8_t *head = parts[0].iov_base;
-
-    /* A frame shorter than 128 bytes: its length is one byte, its body's tag the third. */
-    if (self->drop_tag != 0 && parts[0].iov_len > 2 && head[2] == self->drop_tag)
-        self->is_dead = true;
-    if (self->is_dead)
-        return NULL;
-    return channel_send(self->next, parts, count);
-}
-
-static struct err *lossy_flush(struct channel *channel)
-{
-    return channel_flush(lossy_of(channel)->next);
-}
-
-static struct err *lossy_receive(struct channel *channel, void *to, size_t len_min, size_t len_max,
-                                 size_t *out_len)
-{
-    return channel_receive(lossy_of(channel)->next, to, len_min, len_max, out_len);
-}
-
-static struct err *lossy_wait(struct channel *channel, uint64_t deadline_ns, bool *out_ready)
-{
-    return channel_wait(lossy_of(channel)->next, deadline_ns, out_ready);
-}
-
-static void lossy_interrupt(struct channel *channel)
-{
-    channel_interrupt(lossy_of(channel)->next);
-}
-
-static uint64_t lossy_blocked_ns(struct channel *channel)
-{
-    return channel_blocked_ns(lossy_of(channel)->next);
-}
-
-static void lossy_destroy(struct channel *channel)
-{
-    channel_destroy(lossy_of(channel)->next);
-    free(lossy_of(channel));
-}
-
-static const struct channel_ops lossy_channel_ops = {
-    .name = "lossy",
-    .send = lossy_send,
-    .flush = lossy_flush,
-    .receive = lossy_receive,
-    .wait = lossy_wait,
-    .interrupt = lossy_interrupt,
-    .blocked_ns = lossy_blocked_ns,
-    .destroy = lossy_destroy,
-};
-
-static struct channel *lossy_create(struct channel *next, uint8_t drop_tag)
-{
-    struct lossy_channel *self = calloc(1, sizeof(*self));
-
-    assert_non_null(self);
-    self->base = *next;
-    self->base.ops = &lossy_channel_ops;
-    self->next = next;
-    self->drop_tag = drop_tag;
-    return &self->base;
-}
-
 /* The target host: sessions by route, each on a thread. */
 struct host_session {
     struct target *target;
@@ -133,6 +54,10 @@ static struct {
     struct machine_fake *machine; /* the latest that was built here */
     uint8_t drop_tag;             /* on control connections, of what the target sends */
     bool is_down;                 /* nobody answers */
+
+    struct lock lock;
+    struct lock_condition session_ended;
+    size_t ended_count GUARDED_BY(&lock);
 } host;
 
 static struct err *fake_start(struct machine_source *source, const char *name,
@@ -155,11 +80,29 @@ static void fake_reap(struct machine_source *source, pid_t pid)
 static const struct machine_source_ops fake_source_ops = {.start = fake_start, .reap = fake_reap};
 static struct machine_source fake_source = {.ops = &fake_source_ops};
 
+/* Thread: test. */
 static void session_main(void *argument)
 {
     struct host_session *session = argument;
 
     err_free(target_run(session->target));
+    lock_acquire(&host.lock);
+    host.ended_count++;
+    lock_condition_broadcast(&host.session_ended);
+    lock_release(&host.lock);
+}
+
+/* How many sessions have ended, having waited for one to do so. */
+static size_t ended_within(uint64_t ms)
+{
+    uint64_t deadline_ns = clock_monotonic_ns() + ms * NS_PER_MS;
+
+    lock_acquire(&host.lock);
+    while (host.ended_count == 0 && clock_monotonic_ns() < deadline_ns)
+        (void)lock_condition_wait_until(&host.session_ended, &host.lock, deadline_ns);
+    size_t count = host.ended_count;
+    lock_release(&host.lock);
+    return count;
 }
 
 /* The second end of a pair, as a connection that arrives. */
@@ -204,7 +147,7 @@ static struct err *host_connect(const struct session_id *route, struct channel *
     struct host_session *session = &host.sessions[host.session_count++];
     struct target_config config = {.timeouts = &timeouts, .machines = &fake_source};
     config.route.bytes[0] = (uint8_t)host.session_count;
-    TRY(target_create(lossy_create(channel, host.drop_tag), &config, &session->target));
+    TRY(target_create(channel_lossy_create(channel, host.drop_tag), &config, &session->target));
     return thread_create(ROLE_TEST, 0, session_main, session, &session->thread);
 }
 
@@ -231,7 +174,7 @@ static struct err *road_dial(struct dialer *dialer, const struct session_id *rou
     road.dialled++;
     if (road.dialled == road.corrupt_index)
         channel_memory_corrupt(ours, road.corrupt_offset);
-    ours = lossy_create(ours, road.dialled == 1 ? road.drop_tag : 0);
+    ours = channel_lossy_create(ours, road.dialled == 1 ? road.drop_tag : 0);
     road.last = ours;
     struct err *err = host_connect(route, theirs);
     if (err != NULL) {
@@ -318,6 +261,8 @@ static int set_up(void **state)
 {
     (void)state;
     memset(&host, 0, sizeof(host));
+    lock_init(&host.lock, LOCK_TEST);
+    lock_condition_init(&host.session_ended);
     memset(&road, 0, sizeof(road));
     memset(&watch, 0, sizeof(watch));
     road.base.ops = &road_ops;
@@ -352,6 +297,8 @@ static int tear_down(void **state)
     machine_fake_destroy(machine);
     machine = NULL;
     machine_fake_destroy(host.machine);
+    lock_condition_finish(&host.session_ended);
+    lock_finish(&host.lock);
     (void)snprintf(command, sizeof(command), "rm -rf '%s'", folder);
     return system(command);
 }
@@ -399,6 +346,20 @@ TEST(a_busy_guest_moves_and_no_byte_is_lost)
     assert_true(report.rounds >= 1);
     assert_true(report.blackout_ns > 0 && report.blackout_ns < NS_PER_S);
     assert_true(report.pages.raw_pages + report.pages.lz4_pages >= busy_guest.filled_pages);
+}
+
+/* Else what it said last may be lost, see link.h. */
+TEST(the_target_does_not_hang_up_before_the_source)
+{
+    create_source(&busy_guest, 1);
+
+    ASSERT_OK(source_run(source));
+
+    assert_int_equal(ended_within(300), 0);
+    source_destroy(source);
+    source = NULL;
+    assert_int_equal(ended_within(5000), 1);
+    assert_moved();
 }
 
 TEST(holes_are_not_sent)
@@ -572,6 +533,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         WITH_HOSTS(a_busy_guest_moves_and_no_byte_is_lost),
+        WITH_HOSTS(the_target_does_not_hang_up_before_the_source),
         WITH_HOSTS(holes_are_not_sent),
         WITH_HOSTS(many_channels_carry_one_guest),
         WITH_HOSTS(a_move_that_is_cancelled_at_any_phase_before_commit_leaves_the_guest_here),

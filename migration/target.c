@@ -25,6 +25,9 @@
 /* A guest that runs has been entered within this time; it is only waited for to report when. */
 #define FIRST_RUN_MS_MAX 1000u
 
+/* The source has read the last word, and hangs up, within this time. */
+#define LAST_WORD_MS_MAX 2000u
+
 /* A move may take as long as it makes progress: the link notices when it does not. */
 #define WHILE_LINKED_MS UINT32_MAX
 
@@ -363,10 +366,11 @@ static struct err *move(struct target *target)
     struct err *err = take_machine(target);
     if (err == NULL) {
         report_running(target);
-        return NULL;
+    } else {
+        abandon(target);
+        link_send_error(target->link, err);
     }
-    abandon(target);
-    link_send_error(target->link, err);
+    link_await_end(target->link, LAST_WORD_MS_MAX);
     return err;
 }
 
