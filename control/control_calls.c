@@ -8,6 +8,7 @@
 
 #include "base/checked_math.h"
 #include "base/cleanup.h"
+#include "base/clock.h"
 #include "control/control_client.h"
 
 static void reply_free(Ferry__ControlReply *reply)
@@ -64,6 +65,20 @@ struct err *control_status(struct control_client *client, Ferry__ControlReply **
 {
     Ferry__ControlRequest request = bare_request(FERRY__CONTROL_REQUEST__CALL_STATUS);
     return call_for(client, &request, FERRY__CONTROL_REPLY__RESULT_STATUS, out_reply);
+}
+
+struct err *control_wait_entered(struct control_client *client, uint64_t *out_entered_ns)
+{
+    uint64_t deadline_ns = clock_monotonic_ns() + NS_PER_S;
+    uint64_t entered_ns = 0;
+
+    while (entered_ns == 0 && clock_monotonic_ns() < deadline_ns) {
+        CLEANUP(cleanup_reply) Ferry__ControlReply *reply = NULL;
+        TRY(control_status(client, &reply));
+        entered_ns = reply->status->entered_ns;
+    }
+    *out_entered_ns = entered_ns;
+    return NULL;
 }
 
 struct err *control_describe(struct control_client *client, Ferry__ControlReply **out_reply)

@@ -47,6 +47,9 @@ ERR_RESULT control_status(struct control_client *client, Ferry__ControlReply **o
 ERR_RESULT control_describe(struct control_client *client, Ferry__ControlReply **out_reply);
 ERR_RESULT control_pause(struct control_client *client, bool hold, uint64_t *out_paused_ns);
 ERR_RESULT control_resume(struct control_client *client);
+/* After a resume: CLOCK_MONOTONIC just before the guest was entered, by asking for the status until
+ * a vCPU's thread has got there; 0: not within a second. */
+ERR_RESULT control_wait_entered(struct control_client *client, uint64_t *out_entered_ns);
 /* The machine makes `record` durable at the start of that file before it runs. */
 ERR_RESULT control_resume_recorded(struct control_client *client, int record_fd,
                                    const char *record);

@@ -122,6 +122,7 @@ void machine_fake_run(struct machine_fake *machine)
         machine->last_pause_ns = now_ns - machine->paused_at_ns;
         machine->paused_total_ns += machine->last_pause_ns;
     }
+    machine->entered_ns = now_ns;
     if (machine->first_run_ns == 0)
         machine->first_run_ns = now_ns;
     machine->paused_at_ns = 0;

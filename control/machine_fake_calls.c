@@ -67,6 +67,7 @@ static struct err *call_status(struct machine_fake *machine, struct fake_call *c
     status.last_pause_us = machine->last_pause_ns / NS_PER_US;
     status.first_run_ns = machine->first_run_ns;
     status.last_exit_ns = machine->last_exit_ns;
+    status.entered_ns = machine->entered_ns;
     reply.result_case = FERRY__CONTROL_REPLY__RESULT_STATUS;
     reply.status = &status;
     fake_call_reply(call, &reply, NULL, 0);

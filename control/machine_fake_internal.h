@@ -37,7 +37,7 @@ struct machine_fake {
     char *handed_to; /* owned */
     uint8_t handed_session[16];
     uint64_t started_ns, paused_total_ns, last_pause_ns;
-    uint64_t paused_at_ns, first_run_ns, last_exit_ns;
+    uint64_t paused_at_ns, first_run_ns, last_exit_ns, entered_ns;
 };
 
 /* One call while it is being handled. An error returned is the answer; without one and without an

@@ -22,9 +22,6 @@
 
 #define PROGRAM "vm-receive"
 
-/* A guest that runs has been entered within this time; it is only waited for to report when. */
-#define FIRST_RUN_MS_MAX 1000u
-
 /* The source has read the last word, and hangs up, within this time. */
 #define LAST_WORD_MS_MAX 2000u
 
@@ -282,26 +279,6 @@ static struct err *receive_state(struct target *target) LOCK_UNCHECKED
     return err;
 }
 
-/* When the guest was first entered. The machine's threads need a moment to get there. */
-static uint64_t first_run_ns(struct target *target)
-{
-    uint64_t deadline_ns = clock_monotonic_ns() + (uint64_t)FIRST_RUN_MS_MAX * NS_PER_MS;
-    uint64_t result_ns = 0;
-
-    while (result_ns == 0 && clock_monotonic_ns() < deadline_ns) {
-        Ferry__ControlReply *reply = NULL;
-        struct err *err = control_status(target->control, &reply);
-
-        if (err != NULL) {
-            log_err(LOG_WARNING, "status of the machine", err);
-            return 0;
-        }
-        result_ns = reply->status->first_run_ns;
-        ferry__control_reply__free_unpacked(reply, NULL);
-    }
-    return result_ns;
-}
-
 /* From here on the guest is ours. An error means that it did not run. */
 static struct err *run_machine(struct target *target)
 {
@@ -317,9 +294,11 @@ static void report_running(struct target *target)
     Ferry__MigrationRunning running = FERRY__MIGRATION_RUNNING__INIT;
     Ferry__MigrationFrame frame;
 
-    running.first_run_ns = first_run_ns(target);
+    struct err *err = control_wait_entered(target->control, &running.first_run_ns);
+    if (err != NULL)
+        log_err(LOG_WARNING, "when the machine was entered", err);
     FRAME_BODY(&frame, RUNNING, running, &running);
-    struct err *err = link_send(target->link, &frame);
+    err = link_send(target->link, &frame);
     /* The source will ask, and the record answers. */
     if (err != NULL)
         log_err(LOG_WARNING, "tell the source that the machine runs", err);

@@ -231,15 +231,10 @@ static struct err *give_memory(struct restore *restore)
 
 static struct err *resume(struct restore *restore)
 {
-    Ferry__ControlReply *status = NULL;
-
     if (restore->settings.is_paused)
         return control_pause(restore->client, false, &restore->first_run_ns);
     TRY(control_resume(restore->client));
-    TRY(control_status(restore->client, &status));
-    restore->first_run_ns = status->status == NULL ? 0 : status->status->first_run_ns;
-    ferry__control_reply__free_unpacked(status, NULL);
-    return NULL;
+    return control_wait_entered(restore->client, &restore->first_run_ns);
 }
 
 /* clang-format off */

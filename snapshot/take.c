@@ -53,7 +53,6 @@ struct take {
     bool is_paused;
 
     uint64_t start_ns;
-    uint64_t pause_start_ns;
     uint64_t paused_ns;
     uint64_t paused_realtime_ns;
     struct take_facts facts;
@@ -192,7 +191,6 @@ static struct err *copy_memory(struct take *take)
 
 static struct err *pause_machine(struct take *take)
 {
-    take->pause_start_ns = clock_monotonic_ns();
     TRY(control_pause(take->client, true, &take->paused_ns));
     take->is_paused = true;
     take->paused_realtime_ns = clock_realtime_ns();
@@ -222,9 +220,15 @@ static struct err *freeze_disks(struct take *take)
 
 static struct err *resume_machine(struct take *take)
 {
+    uint64_t entered_ns = 0;
+
     TRY(control_resume(take->client));
     take->is_paused = false;
-    take->facts.pause_us = (clock_monotonic_ns() - take->pause_start_ns) / NS_PER_US;
+    /* What has been taken is whole, whatever becomes of the machine now. */
+    err_free(control_wait_entered(take->client, &entered_ns));
+    if (entered_ns == 0)
+        entered_ns = clock_monotonic_ns();
+    take->facts.pause_us = (entered_ns - take->paused_ns) / NS_PER_US;
     return NULL;
 }
 

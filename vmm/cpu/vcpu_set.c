@@ -44,6 +44,7 @@ struct vcpu_set {
     unsigned standing GUARDED_BY(&lock);
     uint64_t first_run_ns GUARDED_BY(&lock);
     uint64_t last_exit_ns GUARDED_BY(&lock);
+    uint64_t entered_ns GUARDED_BY(&lock);
 };
 
 static void kick_handler(int signal)
@@ -66,8 +67,10 @@ static bool pass_gate(struct vcpu *vcpu)
     if (is_running) {
         set->standing--;
         kvm_vcpu_set_immediate_exit(vcpu->kvm, false);
+        if (set->entered_ns == 0)
+            set->entered_ns = clock_monotonic_ns();
         if (set->first_run_ns == 0)
-            set->first_run_ns = clock_monotonic_ns();
+            set->first_run_ns = set->entered_ns;
     }
     lock_release(&set->lock);
     return is_running;
@@ -183,6 +186,8 @@ static void order(struct vcpu_set *set, enum gate wanted)
 {
     lock_acquire(&set->lock);
     set->wanted = wanted;
+    if (wanted == GATE_RUN)
+        set->entered_ns = 0;
     if (wanted != GATE_RUN) {
         for (unsigned i = 0; i < set->config.count; i++)
             kvm_vcpu_set_immediate_exit(set->vcpus[i].kvm, true);
@@ -266,6 +271,14 @@ uint64_t vcpu_set_last_exit_ns(struct vcpu_set *set)
 {
     lock_acquire(&set->lock);
     uint64_t ns = set->last_exit_ns;
+    lock_release(&set->lock);
+    return ns;
+}
+
+uint64_t vcpu_set_entered_ns(struct vcpu_set *set)
+{
+    lock_acquire(&set->lock);
+    uint64_t ns = set->entered_ns;
     lock_release(&set->lock);
     return ns;
 }

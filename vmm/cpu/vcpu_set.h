@@ -42,5 +42,7 @@ struct kvm_vcpu *vcpu_set_kvm(struct vcpu_set *set, unsigned index);
 uint64_t vcpu_set_first_run_ns(struct vcpu_set *set);
 void vcpu_set_forget_first_run(struct vcpu_set *set);
 uint64_t vcpu_set_last_exit_ns(struct vcpu_set *set);
+/* Just before the first entry since the latest resume; 0 until there was one. */
+uint64_t vcpu_set_entered_ns(struct vcpu_set *set);
 
 #endif

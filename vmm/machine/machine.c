@@ -390,6 +390,11 @@ uint64_t machine_last_exit_ns(const struct machine *machine)
     return vcpu_set_last_exit_ns(machine->vcpus);
 }
 
+uint64_t machine_entered_ns(const struct machine *machine)
+{
+    return vcpu_set_entered_ns(machine->vcpus);
+}
+
 bool machine_power_button(struct machine *machine)
 {
     lock_acquire(&machine->device_lock);

@@ -91,9 +91,11 @@ bool machine_power_button(struct machine *machine);
 /* It can not run on: stands still from here on, as failed. */
 void machine_give_up(struct machine *machine, const char *reason);
 /* CLOCK_MONOTONIC just before the first entry into the guest since the boot or load, 0 before it;
- * and just after the last vCPU stopped for the latest pause. */
+ * just after the last vCPU stopped for the latest pause; and just before the first entry since the
+ * latest resume. */
 uint64_t machine_first_run_ns(const struct machine *machine);
 uint64_t machine_last_exit_ns(const struct machine *machine);
+uint64_t machine_entered_ns(const struct machine *machine);
 const char *machine_failure(const struct machine *machine); /* NULL: none */
 
 #endif

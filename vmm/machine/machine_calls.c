@@ -67,6 +67,7 @@ static void fill_times(const struct machine_control *control, Ferry__ControlStat
     if (control->machine != NULL) {
         status->first_run_ns = machine_first_run_ns(control->machine);
         status->last_exit_ns = machine_last_exit_ns(control->machine);
+        status->entered_ns = machine_entered_ns(control->machine);
     }
 }
 
