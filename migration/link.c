@@ -15,7 +15,9 @@
 #include "base/thread.h"
 
 /* At first heartbeats come quickly: the best of many says what a round trip really takes, and how
- * the clocks differ. */
+ * the clocks differ. A short move has no time for many. */
+#define FIRST_BEATS   20u
+#define FIRST_BEAT_MS 10u
 #define QUICK_BEATS   40u
 #define QUICK_BEAT_MS 50u
 
@@ -154,9 +156,11 @@ static struct err *receive_one(struct link *link)
 
 static uint64_t beat_interval_ns(const struct link *link, unsigned beats)
 {
-    uint32_t quick_ms = MIN(QUICK_BEAT_MS, link->timeouts->heartbeat_ms);
+    uint32_t interval_ms = link->timeouts->heartbeat_ms;
 
-    return (uint64_t)(beats < QUICK_BEATS ? quick_ms : link->timeouts->heartbeat_ms) * NS_PER_MS;
+    if (beats < QUICK_BEATS)
+        interval_ms = MIN(beats < FIRST_BEATS ? FIRST_BEAT_MS : QUICK_BEAT_MS, interval_ms);
+    return (uint64_t)interval_ms * NS_PER_MS;
 }
 
 static struct err *serve(struct link *link)

@@ -37,6 +37,7 @@
 #include "base/test_hook.h"
 #include "control/control_client.h"
 #include "control/lent_memory.h"
+#include "migration/blackout.h"
 #include "migration/handover_record.h"
 #include "migration/link.h"
 #include "migration/page_senders.h"
@@ -328,16 +329,6 @@ static struct err *learn_outcome(struct source *source, struct err *cause)
     return NULL;
 }
 
-/* From our last exit to the target's first entry, on our clock. The offset of the clocks is known
- * to half a round trip, so that on a quick host the difference may come out below nothing. */
-static void note_blackout(struct source *source, uint64_t first_run_ns)
-{
-    int64_t blackout_ns =
-        (int64_t)(first_run_ns - source->paused_ns) - link_clock_offset_ns(source->link);
-
-    source->report.blackout_ns = (uint64_t)MAX(blackout_ns, (int64_t)1);
-}
-
 static struct err *send_commit(struct source *source)
 {
     Ferry__MigrationNothing nothing = FERRY__MIGRATION_NOTHING__INIT;
@@ -352,6 +343,7 @@ static struct err *send_commit(struct source *source)
         return cancelled_error();
 
     FRAME_BODY(&frame, COMMIT, commit, &nothing);
+    uint64_t committed_ns = clock_monotonic_ns();
     struct err *err = link_send(source->link, &frame);
     test_hook("commit sent");
     if (err == NULL)
@@ -360,10 +352,16 @@ static struct err *send_commit(struct source *source)
     if (err != NULL)
         return learn_outcome(source, err);
 
-    uint64_t first_run_ns = running->running->first_run_ns;
+    struct blackout_times times = {
+        .paused_ns = source->paused_ns,
+        .committed_ns = committed_ns,
+        .answered_ns = clock_monotonic_ns(),
+        .entered_ns = running->running->first_run_ns,
+        .clock_offset_ns = link_clock_offset_ns(source->link),
+    };
     ferry__migration_frame__free_unpacked(running, NULL);
-    if (first_run_ns != 0)
-        note_blackout(source, first_run_ns);
+    if (times.entered_ns != 0)
+        source->report.blackout_ns = blackout_ns(times);
     return NULL;
 }
 
