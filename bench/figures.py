@@ -9,7 +9,10 @@ def machine_line():
 
 
 def line(name, unit, values, note=""):
-    """Prints one line and returns the median."""
+    """Prints one line and returns the median, None of nothing."""
+    if not values:
+        print(f"{name:38} {unit:5} nothing measured  {note}", flush=True)
+        return None
     ordered = sorted(values)
     p99 = ordered[min(len(ordered) - 1, int(len(ordered) * 0.99))]
     print(f"{name:38} {unit:5} p50 {statistics.median(ordered):9.2f}  p99 {p99:9.2f}  "

@@ -14,9 +14,12 @@ struct clock_page {
     uint8_t rest[32];
 };
 
+#define CLOCK_STOPPED 2u /* flags: KVM was told that the guest stood still; the guest clears it */
+
 extern volatile struct clock_page clock_pages[2];
 
-uint64_t time_ns(unsigned cpu)
+/* *out_flags are those that stood there when the clock was read. */
+static uint64_t clock_read(unsigned cpu, uint8_t *out_flags)
 {
     volatile struct clock_page *page = &clock_pages[cpu];
     uint32_t version;
@@ -25,6 +28,7 @@ uint64_t time_ns(unsigned cpu)
     do {
         version = page->version;
         __atomic_thread_fence(__ATOMIC_ACQUIRE);
+        *out_flags = page->flags;
         uint64_t delta = read_tsc() - page->tsc_timestamp;
         delta = page->tsc_shift >= 0 ? delta << page->tsc_shift : delta >> -page->tsc_shift;
         ns = page->system_time +
@@ -34,11 +38,18 @@ uint64_t time_ns(unsigned cpu)
     return ns;
 }
 
-/* The largest gap between two samples (by the TSC and by the clock) and any step backwards. The
- * sampler runs on the CPU it is given to; option clock_cpu says which. */
+uint64_t time_ns(unsigned cpu)
+{
+    uint8_t flags;
+
+    return clock_read(cpu, &flags);
+}
+
+/* The largest gap between two samples, and any step backwards. A gap across which the CPU was
+ * stopped and resumed, perhaps elsewhere, is told from those that others make who use the host. */
 static struct {
-    unsigned cpu;
-    uint64_t samples, last_ns, gap_ns, gap_after_ns, back;
+    unsigned cpu; /* the sampler runs on the CPU it is given to */
+    uint64_t samples, last_ns, gap_ns, gap_after_ns, back, stops, stop_ns;
 } sampler;
 
 static void clock_start(void)
@@ -46,30 +57,62 @@ static void clock_start(void)
     sampler.cpu = option_has_word("cpu1", "clock") ? 1 : 0;
 }
 
+/* True once after each stop. KVM writes the flags on this CPU before it enters the guest, so the
+ * one instruction that clears them here loses nothing. */
+static bool take_stop(uint8_t flags)
+{
+    if ((flags & CLOCK_STOPPED) == 0)
+        return false;
+    __asm__ volatile("andb %1, %0"
+                     : "+m"(clock_pages[sampler.cpu].flags)
+                     : "i"((uint8_t)~CLOCK_STOPPED));
+    return true;
+}
+
+static void clock_sample(void)
+{
+    uint8_t flags;
+    uint64_t now_ns = clock_read(sampler.cpu, &flags);
+    bool was_stopped = take_stop(flags);
+    uint64_t last_ns = sampler.last_ns;
+
+    sampler.last_ns = now_ns;
+    sampler.samples++;
+    if (was_stopped) {
+        sampler.stops++;
+        sampler.stop_ns = 0;
+    }
+    if (last_ns == 0)
+        return;
+    if (now_ns < last_ns) {
+        sampler.back++;
+        return;
+    }
+    if (now_ns - last_ns > sampler.gap_ns) {
+        sampler.gap_ns = now_ns - last_ns;
+        sampler.gap_after_ns = last_ns;
+    }
+    if (was_stopped)
+        sampler.stop_ns = now_ns - last_ns;
+}
+
 static void clock_step(void)
 {
     /* A burst of samples, so that other jobs of this CPU come in between only now and then. */
-    for (unsigned i = 0; i < 64; i++) {
-        uint64_t now_ns = time_ns(sampler.cpu);
-        if (sampler.last_ns != 0 && now_ns < sampler.last_ns)
-            sampler.back++;
-        else if (sampler.last_ns != 0 && now_ns - sampler.last_ns > sampler.gap_ns) {
-            sampler.gap_ns = now_ns - sampler.last_ns;
-            sampler.gap_after_ns = sampler.last_ns;
-        }
-        sampler.last_ns = now_ns;
-        sampler.samples++;
-    }
+    for (unsigned i = 0; i < 64; i++)
+        clock_sample();
 }
 
-/* The gap is of the time since the last report; the report itself, slow on a serial port, is not
- * counted. */
+/* Gaps are those since the last report; the report itself, slow on a serial port, is not counted:
+ * a stop that falls into it has no length. Stops are all so far, and the length of the latest. */
 static void clock_report(void)
 {
     print_number("samples", sampler.samples);
     print_number("back", sampler.back);
     print_number("gap_us", sampler.gap_ns / 1000);
     print_number("gap_at_us", sampler.gap_after_ns / 1000);
+    print_number("stops", sampler.stops);
+    print_number("stop_us", sampler.stop_ns / 1000);
     sampler.gap_ns = 0;
     sampler.last_ns = 0;
 }
