@@ -24,7 +24,7 @@
 #define DISK_BYTES   (1 * GIB)
 #define LAYER_WRITES 64
 #define READS        100000
-#define ROUNDS       7
+#define ROUNDS       9
 
 static const unsigned depths[] = {1, 32, 100};
 
@@ -43,13 +43,12 @@ static int by_value(const void *a, const void *b)
     return (x > y) - (x < y);
 }
 
-static double print_line(const char *name, unsigned depth, const char *unit, double *values,
-                         unsigned count)
+static double print_line(const char *name, unsigned depth, const char *unit, double *values)
 {
-    qsort(values, count, sizeof(values[0]), by_value);
+    qsort(values, ROUNDS, sizeof(values[0]), by_value);
     printf("%-24s depth %3u  %-5s p50 %9.2f  min %9.2f  max %9.2f  n %u\n", name, depth, unit,
-           values[count / 2], values[0], values[count - 1], count);
-    return values[count / 2];
+           values[ROUNDS / 2], values[0], values[ROUNDS - 1], ROUNDS);
+    return values[ROUNDS / 2];
 }
 
 static void make_base(const char *path)
@@ -80,17 +79,46 @@ static void write_some(struct block *disk)
         stop_on(block_write(disk, &iov, 1, random_offset()));
 }
 
-/* The disk goes on in its next overlay. */
-static void add_layer(struct block **disk, char **path, const char **format)
+struct chain {
+    unsigned depth;
+    char *path; /* of the newest layer */
+    double open_ms[ROUNDS];
+    double first_us[ROUNDS];
+    double read_ns[ROUNDS];
+    double switch_ms[ROUNDS];
+};
+
+/* The disk goes on in its next overlay; gives how long the switch took. */
+static double add_layer(struct chain *chain, struct block **disk)
 {
     char *overlay = NULL;
 
-    stop_on(disk_image_next_overlay(*path, &overlay));
-    stop_on(disk_image_create_overlay(overlay, *path, *format, DISK_BYTES));
-    stop_on(disk_image_switch(disk, *path, *format, overlay));
-    free(*path);
-    *path = overlay;
-    *format = "qcow2";
+    stop_on(disk_image_next_overlay(chain->path, &overlay));
+    stop_on(disk_image_create_overlay(overlay, chain->path, "qcow2", DISK_BYTES));
+    stop_on(block_flush(*disk)); /* as the machine does before the pause */
+    uint64_t start = clock_monotonic_ns();
+    stop_on(disk_image_switch(disk, chain->path, "qcow2", overlay));
+    uint64_t end = clock_monotonic_ns();
+    free(chain->path);
+    chain->path = overlay;
+    return (double)(end - start) / 1e6;
+}
+
+static void make_chain(struct chain *chain, const char *folder, const char *base, unsigned depth)
+{
+    struct block *disk = NULL;
+
+    chain->depth = depth;
+    if (asprintf(&chain->path, "%s/deep%u.000001.qcow2", folder, depth) < 0)
+        stop_on(err_new(ERR_NO_MEMORY, "chain"));
+    stop_on(disk_image_create_overlay(chain->path, base, "raw", DISK_BYTES));
+    stop_on(disk_image_open(chain->path, "qcow2", DISK_IMAGE_WRITABLE, &disk));
+    write_some(disk);
+    for (unsigned i = 1; i < depth; i++) {
+        chain->switch_ms[i % ROUNDS] = add_layer(chain, &disk);
+        write_some(disk);
+    }
+    stop_on(block_close(disk));
 }
 
 static double read_warm(struct block *disk)
@@ -104,63 +132,53 @@ static double read_warm(struct block *disk)
     return (double)(clock_monotonic_ns() - start) / READS;
 }
 
-/* Opens the chain anew; gives the median of a warm read. */
-static double measure(const char *path, unsigned depth)
+static void measure(struct chain *chain, unsigned round)
 {
-    double open_ms[ROUNDS], first_us[ROUNDS], read_ns[ROUNDS];
     static uint8_t data[4096];
     struct iovec iov = {data, sizeof(data)};
-
-    for (unsigned i = 0; i < ROUNDS; i++) {
-        struct block *disk = NULL;
-        uint64_t start = clock_monotonic_ns();
-        stop_on(disk_image_open(path, depth == 0 ? "raw" : "qcow2", DISK_IMAGE_WRITABLE, &disk));
-        uint64_t opened = clock_monotonic_ns();
-        stop_on(block_read(disk, &iov, 1, random_offset()));
-        uint64_t first = clock_monotonic_ns();
-        open_ms[i] = (double)(opened - start) / 1e6;
-        first_us[i] = (double)(first - opened) / 1e3;
-        (void)read_warm(disk);
-        read_ns[i] = read_warm(disk);
-        stop_on(block_close(disk));
-    }
-    (void)print_line("open", depth, "ms", open_ms, ROUNDS);
-    (void)print_line("first read of a region", depth, "us", first_us, ROUNDS);
-    return print_line("random read of 4 KiB", depth, "ns", read_ns, ROUNDS);
-}
-
-static void measure_depths(char *path)
-{
     struct block *disk = NULL;
-    const char *format = "raw";
-    double at_depth_1 = 0;
-    unsigned depth = 0;
 
-    for (size_t i = 0; i < ARRAY_COUNT(depths); i++) {
-        stop_on(disk_image_open(path, format, DISK_IMAGE_WRITABLE, &disk));
-        for (; depth < depths[i]; depth++) {
-            add_layer(&disk, &path, &format);
-            write_some(disk);
-        }
-        stop_on(block_close(disk));
-        double read_ns = measure(path, depth);
-        at_depth_1 = i == 0 ? read_ns : at_depth_1;
-        printf("%-24s depth %3u  ratio %9.3f\n", "random read, to depth 1", depth,
-               read_ns / at_depth_1);
-    }
-    free(path);
+    uint64_t start = clock_monotonic_ns();
+    stop_on(disk_image_open(chain->path, "qcow2", DISK_IMAGE_WRITABLE, &disk));
+    uint64_t opened = clock_monotonic_ns();
+    stop_on(block_read(disk, &iov, 1, random_offset()));
+    uint64_t first = clock_monotonic_ns();
+    chain->open_ms[round] = (double)(opened - start) / 1e6;
+    chain->first_us[round] = (double)(first - opened) / 1e3;
+    (void)read_warm(disk);
+    chain->read_ns[round] = read_warm(disk);
+    stop_on(block_close(disk));
 }
 
 int main(int argc, char **argv)
 {
-    char *path = NULL;
+    static struct chain chains[ARRAY_COUNT(depths)];
+    double read_ns[ARRAY_COUNT(depths)];
+    char *base = NULL;
 
-    if (argc != 2 || asprintf(&path, "%s/bench.img", argv[1]) < 0) {
+    if (argc != 2 || asprintf(&base, "%s/bench.img", argv[1]) < 0) {
         (void)fprintf(stderr, "usage: layer_bench FOLDER\n");
         return 2;
     }
     srandom(1);
-    make_base(path);
-    measure_depths(path);
+    make_base(base);
+    for (size_t i = 0; i < ARRAY_COUNT(depths); i++)
+        make_chain(&chains[i], argv[1], base, depths[i]);
+    /* In turn, so that what else the host does is in all of them. */
+    for (unsigned round = 0; round < ROUNDS; round++)
+        for (size_t i = 0; i < ARRAY_COUNT(depths); i++)
+            measure(&chains[i], round);
+    for (size_t i = 0; i < ARRAY_COUNT(depths); i++) {
+        struct chain *chain = &chains[i];
+        (void)print_line("open", chain->depth, "ms", chain->open_ms);
+        (void)print_line("first read of a region", chain->depth, "us", chain->first_us);
+        read_ns[i] = print_line("random read of 4 KiB", chain->depth, "ns", chain->read_ns);
+        printf("%-24s depth %3u  ratio %9.3f\n", "random read, to depth 1", chain->depth,
+               read_ns[i] / read_ns[0]);
+        if (chain->depth > ROUNDS)
+            (void)print_line("switch, after a flush", chain->depth, "ms", chain->switch_ms);
+        free(chain->path);
+    }
+    free(base);
     return 0;
 }

@@ -20,11 +20,10 @@
 #include "storage/host_file.h"
 #include "storage/qcow/qcow_create.h"
 
-#define NUMBER_DIGITS        6u
-#define NUMBER_MAX           999999u
-#define SUFFIX               ".qcow2"
-#define OVERLAY_CLUSTER_BITS 16u
-#define OVERLAY_MODE         0644
+#define NUMBER_DIGITS 6u
+#define NUMBER_MAX    999999u
+#define SUFFIX        ".qcow2"
+#define OVERLAY_MODE  0644
 
 static void close_folder(DIR **folder)
 {
@@ -154,7 +153,9 @@ struct err *overlay_file_fill(int fd, const char *path, const struct overlay_con
     struct qcow_create_options options = {
         .virtual_bytes = content->virtual_bytes,
         .version = 3,
-        .cluster_bits = OVERLAY_CLUSTER_BITS,
+        .cluster_bits = QCOW_STATIC_CLUSTER_BITS,
+        .has_extended_l2 = true,
+        .is_static = true,
         .backing_name = content->backing_name,
         .backing_format = content->backing_format,
     };
