@@ -264,12 +264,6 @@ struct err *qcow_header_check_writable(const struct qcow_header *header)
     if (header->incompatible & QCOW_INCOMPATIBLE_DIRTY)
         return err_new(ERR_STATE, "the image was not closed properly and its refcounts may be "
                                   "wrong; repair it with 'qemu-img check -r all'");
-    if (header->snapshot_count > 0)
-        return err_new(ERR_INCOMPATIBLE,
-                       "the image holds %" PRIu32 " internal snapshots, which can not be kept "
-                       "while it is written; run the machine on an overlay of it, or delete them "
-                       "with 'qemu-img snapshot -d'",
-                       header->snapshot_count);
     if (header->has_bitmaps)
         return err_new(ERR_INCOMPATIBLE,
                        "the image holds persistent bitmaps, which can not be kept up; run the "

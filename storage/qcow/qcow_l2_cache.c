@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/assert.h"
 #include "base/bytes.h"
 #include "base/checked_math.h"
 #include "base/cleanup.h"
@@ -145,6 +146,25 @@ struct err *qcow_l2_cache_get(struct qcow_l2_cache *cache, uint64_t l1_index, ui
     (*home)->is_recent = true;
     *out_slice = *home;
     return NULL;
+}
+
+void qcow_l2_cache_forget(struct qcow_l2_cache *cache, uint64_t l1_index)
+{
+    struct qcow_slice **homes = cache->tables[l1_index];
+
+    if (homes == NULL)
+        return;
+    for (size_t i = cache->slot_count; i-- > 0;) {
+        struct qcow_slice *slice = cache->slots[i];
+        uintptr_t distance = (uintptr_t)slice->home - (uintptr_t)homes;
+        if (distance >= cache->slices_per_table * sizeof(struct qcow_slice *))
+            continue;
+        ASSERT(!slice->is_dirty && !slice->is_flushing);
+        *slice->home = NULL;
+        free(slice);
+        cache->slots[i] = cache->slots[--cache->slot_count];
+    }
+    cache->hand = 0;
 }
 
 static void mark_dirty(struct qcow_l2_cache *cache, struct qcow_slice *slice)

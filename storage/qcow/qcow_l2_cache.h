@@ -54,6 +54,9 @@ void qcow_l2_cache_set_bytes_max(struct qcow_l2_cache *cache, uint64_t bytes);
 ERR_RESULT qcow_l2_cache_get(struct qcow_l2_cache *cache, uint64_t l1_index, uint64_t l2_index,
                              uint64_t table_offset, struct qcow_slice **out_slice);
 
+/* Drops the slices of a table that another has taken the place of; none of them is changed. */
+void qcow_l2_cache_forget(struct qcow_l2_cache *cache, uint64_t l1_index);
+
 /* One entry of a slice, by its index there. Setting it marks the slice as changed. */
 struct qcow_entry qcow_l2_cache_entry(const struct qcow_l2_cache *cache,
                                       const struct qcow_slice *slice, uint64_t index);

@@ -7,7 +7,7 @@
 
 #include <inttypes.h>
 
-#define L1_OFFSET_MASK 0x00fffffffffffe00u
+#include "storage/qcow/qcow_l2_table.h"
 
 struct err *qcow_map_malformed(const struct qcow_image *image, const char *what, uint64_t offset)
 {
@@ -24,34 +24,6 @@ static uint64_t l2_index_of(const struct qcow_image *image, uint64_t offset)
     return qcow_image_cluster_of(image, offset) & (entries - 1);
 }
 
-/* The guest bytes of one L2 table, as a power of two. */
-static unsigned reach_bits(const struct qcow_image *image)
-{
-    return image->context.cluster_bits + qcow_entry_table_bits(&image->context);
-}
-
-static uint64_t l1_index_of(const struct qcow_image *image, uint64_t offset)
-{
-    return offset >> reach_bits(image);
-}
-
-/* 0: there is no table. */
-static struct err *table_of_locked(struct qcow_image *image, uint64_t offset,
-                                   uint64_t *out_table_offset) REQUIRES(&image->lock)
-{
-    uint64_t entry = image->l1.entries[l1_index_of(image, offset)];
-    uint64_t table_offset = entry & L1_OFFSET_MASK;
-
-    if ((entry & ~(L1_OFFSET_MASK | QCOW_ENTRY_COPIED)) != 0 ||
-        qcow_image_in_cluster(image, table_offset) != 0 ||
-        qcow_image_cluster_of(image, table_offset) >= image->allocator.fresh_from ||
-        (table_offset != 0 &&
-         qcow_allocator_is_table(&image->allocator, qcow_image_cluster_of(image, table_offset))))
-        return qcow_map_malformed(image, "L1 entry", offset);
-    *out_table_offset = table_offset;
-    return NULL;
-}
-
 /* Guest data lies inside the file and never where the image's own tables are. */
 static bool is_plausible_locked(struct qcow_image *image, const struct qcow_cluster *cluster)
     REQUIRES(&image->lock)
@@ -65,14 +37,19 @@ static bool is_plausible_locked(struct qcow_image *image, const struct qcow_clus
 struct err *qcow_map_entries_locked(struct qcow_image *image, uint64_t offset,
                                     struct qcow_entries *out_entries)
 {
-    uint64_t table_offset;
+    struct qcow_l2_table table;
     uint64_t slice_entries = (uint64_t)1 << image->l2.slice_bits;
     uint64_t in_slice = l2_index_of(image, offset) & (slice_entries - 1);
     struct qcow_entries entries = {.first = in_slice, .count = slice_entries - in_slice};
 
-    TRY(table_of_locked(image, offset, &table_offset));
-    TRY(qcow_l2_cache_get(&image->l2, l1_index_of(image, offset), l2_index_of(image, offset),
-                          table_offset, &entries.slice));
+    TRY(qcow_l2_table_find_locked(image, offset, &table));
+    if (table.host_offset == 0) {
+        *out_entries = (struct qcow_entries){.count = 0};
+        return NULL;
+    }
+    entries.is_shared = table.is_shared;
+    TRY(qcow_l2_cache_get(&image->l2, table.l1_index, l2_index_of(image, offset), table.host_offset,
+                          &entries.slice));
     *out_entries = entries;
     return NULL;
 }
@@ -83,8 +60,12 @@ bool qcow_map_cluster_locked(struct qcow_image *image, const struct qcow_entries
     struct qcow_entry entry =
         qcow_l2_cache_entry(&image->l2, entries->slice, entries->first + index);
 
-    return qcow_l2_entry_decode(entry, &image->context, out_cluster) &&
-           is_plausible_locked(image, out_cluster);
+    if (!qcow_l2_entry_decode(entry, &image->context, out_cluster) ||
+        !is_plausible_locked(image, out_cluster))
+        return false;
+    out_cluster->is_copied &=
+        !entries->is_shared && qcow_l2_table_is_alone_locked(image, out_cluster->host_offset);
+    return true;
 }
 
 /* Does a cluster's first subcluster go on where the extent ends? */
@@ -120,20 +101,18 @@ static bool begin_extent(const struct qcow_image *image, const struct qcow_clust
 struct err *qcow_map_lookup_locked(struct qcow_image *image, uint64_t offset, uint64_t len,
                                    struct qcow_extent *out_extent)
 {
-    uint64_t table_offset;
     struct qcow_entries entries;
     struct qcow_cluster cluster;
     struct qcow_extent extent = {.kind = QCOW_KIND_UNALLOCATED};
 
-    TRY(table_of_locked(image, offset, &table_offset));
-    if (table_offset == 0) {
-        uint64_t reach = (uint64_t)1 << reach_bits(image);
+    TRY(qcow_map_entries_locked(image, offset, &entries));
+    if (entries.count == 0) {
+        uint64_t reach = (uint64_t)1 << qcow_l2_table_reach_bits(image);
         extent.bytes = MIN(len, reach - (offset & (reach - 1)));
         *out_extent = extent;
         return NULL;
     }
 
-    TRY(qcow_map_entries_locked(image, offset, &entries));
     if (!qcow_map_cluster_locked(image, &entries, 0, &cluster))
         return qcow_map_malformed(image, "L2 entry", offset);
     bool goes_on = begin_extent(image, &cluster, offset, &extent);
@@ -147,38 +126,6 @@ struct err *qcow_map_lookup_locked(struct qcow_image *image, uint64_t offset, ui
     }
     extent.bytes = MIN(extent.bytes, len);
     *out_extent = extent;
-    return NULL;
-}
-
-/* The new table is zeroed at once: what was there before must never be taken for entries. */
-static struct err *make_table_locked(struct qcow_image *image, uint64_t offset)
-    REQUIRES(&image->lock)
-{
-    struct qcow_run run;
-
-    TRY(qcow_allocator_take(&image->allocator, 1, &run));
-    uint64_t table_offset = run.first << image->header.cluster_bits;
-    struct err *err = host_file_write_zeroes(image->file, table_offset, image->cluster_bytes);
-    if (err != NULL) {
-        qcow_allocator_untake(&image->allocator, &run);
-        return err;
-    }
-    qcow_l1_set(&image->l1, l1_index_of(image, offset), table_offset | QCOW_ENTRY_COPIED);
-    return NULL;
-}
-
-struct err *qcow_map_ensure_table_locked(struct qcow_image *image, uint64_t offset)
-{
-    uint64_t table_offset;
-
-    TRY(table_of_locked(image, offset, &table_offset));
-    if (table_offset == 0)
-        return make_table_locked(image, offset);
-    if ((image->l1.entries[l1_index_of(image, offset)] & QCOW_ENTRY_COPIED) == 0)
-        return err_new(ERR_INCOMPATIBLE,
-                       "image '%s' shares an L2 table, as an unfinished internal snapshot leaves "
-                       "it; repair it with 'qemu-img check -r all'",
-                       image->file->path);
     return NULL;
 }
 

@@ -23,18 +23,15 @@ struct qcow_extent {
 struct qcow_entries {
     struct qcow_slice *slice;
     uint64_t first; /* index in the slice */
-    uint64_t count;
+    uint64_t count; /* 0: there is no L2 table */
+    bool is_shared; /* the table is, so none of its clusters may be overwritten */
 };
 
 /* The extent that starts at `offset`, at most `len` bytes and never across a slice's end. */
 ERR_RESULT qcow_map_lookup_locked(struct qcow_image *image, uint64_t offset, uint64_t len,
                                   struct qcow_extent *out_extent) REQUIRES(&image->lock);
 
-/* Makes the L2 table for this guest offset, if there is none, and checks that it may be written. */
-ERR_RESULT qcow_map_ensure_table_locked(struct qcow_image *image, uint64_t offset)
-    REQUIRES(&image->lock);
-
-/* The entries from this guest offset's cluster to the end of the slice. The table exists. */
+/* The entries from this guest offset's cluster to the end of the slice. */
 ERR_RESULT qcow_map_entries_locked(struct qcow_image *image, uint64_t offset,
                                    struct qcow_entries *out_entries) REQUIRES(&image->lock);
 
@@ -42,7 +39,8 @@ ERR_RESULT qcow_map_entries_locked(struct qcow_image *image, uint64_t offset,
 bool qcow_map_cluster_locked(struct qcow_image *image, const struct qcow_entries *entries,
                              uint64_t index, struct qcow_cluster *out_cluster)
     REQUIRES(&image->lock);
-/* Replaces it and drops what it pointed to, unless the new one still does. */
+/* Replaces it and drops what it pointed to, unless the new one still does. The table is the
+ * image's own. */
 void qcow_map_replace_locked(struct qcow_image *image, const struct qcow_entries *entries,
                              uint64_t index, const struct qcow_cluster *cluster)
     REQUIRES(&image->lock);

@@ -13,6 +13,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "base/assert.h"
 #include "base/bytes.h"
@@ -39,6 +40,7 @@ struct shape {
     bool has_small_table;   /* wide counts in a small refcount table, which has to grow */
     unsigned request_sectors_max;
     bool has_extended_l2;
+    bool has_snapshot; /* QEMU takes one of the filled image; it has to stay as it is */
 };
 
 /* The disk after each operation: a stamp for each sector, 0 for zeros. */
@@ -56,6 +58,7 @@ struct run {
     size_t start_len;
     struct block *disk;
     struct block *backing;
+    uint8_t *snapshot; /* owned; what it holds */
 };
 
 /* A file under construction. */
@@ -155,6 +158,50 @@ static void fill_most(const struct run *run, uint64_t *sectors, struct host_file
     ASSERT_OK(block_close(disk));
 }
 
+/* The image in memory goes through a file, for QEMU. */
+static void take_snapshot(struct run *run)
+{
+    char path[] = "/tmp/qcow_power_cut_test.XXXXXX", command[128];
+    int fd = mkstemp(path);
+
+    assert_true(fd >= 0);
+    assert_int_equal(write(fd, run->start, run->start_len), run->start_len);
+    (void)snprintf(command, sizeof(command), "qemu-img snapshot -c before %s", path);
+    assert_int_equal(system(command), 0);
+    off_t end = lseek(fd, 0, SEEK_END);
+    free(run->start);
+    run->start_len = (size_t)end;
+    run->start = malloc(run->start_len);
+    assert_non_null(run->start);
+    assert_int_equal(pread(fd, run->start, run->start_len, 0), run->start_len);
+    (void)close(fd);
+    (void)unlink(path);
+}
+
+/* What the snapshot holds; sectors of the backing file and zeros are zeros. */
+static uint8_t *read_snapshot(const struct shape *shape, const uint8_t *image, size_t len)
+{
+    struct qcow_view view;
+    uint8_t *data = malloc(shape->virtual_bytes);
+    enum qcow_sector *kinds = calloc(sector_count(shape) + 1, sizeof(*kinds));
+
+    assert_true(data != NULL && kinds != NULL);
+    assert_true(qcow_checker_snapshot_view(image, len, 0, &view));
+    qcow_view_read(&view, 0, sector_count(shape), data, kinds);
+    free(kinds);
+    return data;
+}
+
+static void check_snapshot(const struct run *run, const struct state *state, size_t cut)
+{
+    if (!run->shape->has_snapshot)
+        return;
+    uint8_t *data = read_snapshot(run->shape, state->bytes, state->len);
+    if (memcmp(data, run->snapshot, run->shape->virtual_bytes) != 0)
+        fail_msg("%s: cut after %zu writes: the snapshot has changed", run->shape->name, cut);
+    free(data);
+}
+
 static void start_run(struct run *run)
 {
     const struct shape *shape = run->shape;
@@ -177,10 +224,14 @@ static void start_run(struct run *run)
                                         .backing_name = shape->backing_bytes > 0 ? "base" : NULL,
                                         .backing_format = "raw",
                                     }));
-    if (shape->has_small_table)
+    if (shape->has_small_table || shape->has_snapshot)
         fill_most(run, sectors, file);
     else
         host_file_destroy(file);
+    if (shape->has_snapshot) {
+        take_snapshot(run);
+        run->snapshot = read_snapshot(shape, run->start, run->start_len);
+    }
 
     ASSERT_OK(host_file_fake_create(run->start, run->start_len, &file));
     ASSERT_OK(host_file_recorder_create(file, &run->log, &recorder));
@@ -239,6 +290,7 @@ static void finish_run(struct run *run)
     for (unsigned i = 0; i <= OPERATIONS; i++)
         free(run->steps[i].sectors);
     free(run->start);
+    free(run->snapshot);
 }
 
 static void state_reserve(struct state *state, size_t len)
@@ -292,7 +344,8 @@ static uint64_t content_of(const struct run *run, const struct state *state, uin
     switch (qcow_checker_read(state->bytes, state->len, sector * SECTOR_BYTES, bytes)) {
     case QCOW_SECTOR_DATA: return stamp_of(bytes);
     case QCOW_SECTOR_ZERO: return 0;
-    case QCOW_SECTOR_BELOW: return run->steps[0].sectors[sector];
+    case QCOW_SECTOR_BELOW:
+        return sector * SECTOR_BYTES < run->shape->backing_bytes ? BACKING_STAMP + sector : 0;
     case QCOW_SECTOR_BROKEN: break;
     }
     return UINT64_MAX;
@@ -361,6 +414,7 @@ static void check_state(const struct run *run, const struct state *state, size_t
     if (verdict.errors > 0)
         fail_msg("%s: cut after %zu writes: %s", run->shape->name, cut, verdict.first);
     check_content(run, state, cut);
+    check_snapshot(run, state, cut);
     if (++states_checked % 16 == 0)
         use_again(run, state);
 }
@@ -434,44 +488,58 @@ static void cut_power(const struct shape *shape, unsigned rounds)
 
 TEST(a_plain_image_survives_every_cut)
 {
-    cut_power(&(struct shape){"plain", 12, 3, 256 << 10, 0, false, 40, false}, 2);
+    cut_power(&(struct shape){"plain", 12, 3, 256 << 10, 0, false, 40, false, false}, 2);
 }
 
 TEST(an_overlay_survives_every_cut)
 {
-    cut_power(&(struct shape){"overlay", 12, 3, 256 << 10, 200 << 10, false, 40, false}, 2);
+    cut_power(&(struct shape){"overlay", 12, 3, 256 << 10, 200 << 10, false, 40, false, false}, 2);
 }
 
 TEST(an_image_of_version_2_survives_every_cut)
 {
-    cut_power(&(struct shape){"version 2", 12, 2, 256 << 10, 0, false, 40, false}, 2);
+    cut_power(&(struct shape){"version 2", 12, 2, 256 << 10, 0, false, 40, false, false}, 2);
 }
 
 TEST(large_clusters_survive_every_cut)
 {
-    cut_power(&(struct shape){"large clusters", 16, 3, 1 << 20, 700 << 10, false, 200, false}, 1);
+    cut_power(
+        &(struct shape){"large clusters", 16, 3, 1 << 20, 700 << 10, false, 200, false, false}, 1);
 }
 
 TEST(small_clusters_survive_every_cut)
 {
-    cut_power(&(struct shape){"small clusters", 9, 3, 256 << 10, 100 << 10, false, 60, false}, 1);
+    cut_power(
+        &(struct shape){"small clusters", 9, 3, 256 << 10, 100 << 10, false, 60, false, false}, 1);
 }
 
 TEST(subclusters_survive_every_cut)
 {
-    cut_power(&(struct shape){"subclusters", 14, 3, 256 << 10, 0, false, 40, true}, 1);
-    cut_power(&(struct shape){"layer", 17, 3, 1 << 20, 700 << 10, false, 200, true}, 1);
+    cut_power(&(struct shape){"subclusters", 14, 3, 256 << 10, 0, false, 40, true, false}, 1);
+    cut_power(&(struct shape){"layer", 17, 3, 1 << 20, 700 << 10, false, 200, true, false}, 1);
+}
+
+TEST(an_image_that_shares_with_a_snapshot_survives_every_cut)
+{
+    if (system("qemu-img --version >/dev/null 2>&1") != 0) {
+        print_message("skipped: qemu-img is not installed (apt: qemu-utils)\n");
+        skip();
+    }
+    cut_power(&(struct shape){"snapshot", 12, 3, 256 << 10, 0, false, 40, false, true}, 2);
+    cut_power(&(struct shape){"snapshot, small", 9, 3, 256 << 10, 0, false, 60, false, true}, 1);
+    cut_power(&(struct shape){"snapshot, parts", 14, 3, 512 << 10, 0, false, 90, true, true}, 1);
 }
 
 TEST(a_growing_refcount_table_survives_every_cut)
 {
-    cut_power(&(struct shape){"growing table", 9, 3, 2304 << 10, 0, true, 500, false}, 1);
+    cut_power(&(struct shape){"growing table", 9, 3, 2304 << 10, 0, true, 500, false, false}, 1);
 }
 
 /* The checker has to be able to fail: each of these faults is one that it must see. */
 TEST(faults_are_seen)
 {
-    struct run run = {.shape = &(struct shape){"faults", 12, 3, 256 << 10, 0, false, 40, false}};
+    struct run run = {.shape =
+                          &(struct shape){"faults", 12, 3, 256 << 10, 0, false, 40, false, false}};
     uint8_t *bytes = NULL;
     size_t len = 0;
 
@@ -519,6 +587,7 @@ int main(void)
         cmocka_unit_test(large_clusters_survive_every_cut),
         cmocka_unit_test(small_clusters_survive_every_cut),
         cmocka_unit_test(subclusters_survive_every_cut),
+        cmocka_unit_test(an_image_that_shares_with_a_snapshot_survives_every_cut),
         cmocka_unit_test(a_growing_refcount_table_survives_every_cut),
         cmocka_unit_test(faults_are_seen),
     };

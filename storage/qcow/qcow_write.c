@@ -29,6 +29,7 @@
 #include "base/checked_math.h"
 #include "base/cleanup.h"
 #include "storage/qcow/qcow_flush.h"
+#include "storage/qcow/qcow_l2_table.h"
 #include "storage/qcow/qcow_map.h"
 #include "storage/qcow/qcow_read.h"
 
@@ -151,7 +152,7 @@ static struct err *plan_locked(struct qcow_image *image, uint64_t offset, uint64
         outline(image, plan);
     } while (qcow_image_wait_locked(image, &plan->claim));
 
-    TRY(qcow_map_ensure_table_locked(image, offset));
+    TRY(qcow_l2_table_own_locked(image, offset));
     if (plan->is_moving || plan->extent.host_offset == 0)
         TRY(place_locked(image, plan));
     qcow_claims_add(&image->claims, &plan->claim);

@@ -8,6 +8,7 @@
 #include "base/checked_math.h"
 #include "base/limits.h"
 #include "storage/qcow/qcow_flush.h"
+#include "storage/qcow/qcow_l2_table.h"
 #include "storage/qcow/qcow_map.h"
 #include "storage/qcow/qcow_read.h"
 #include "storage/qcow/qcow_write.h"
@@ -111,7 +112,7 @@ static struct err *zero_entries_locked(struct qcow_image *image, uint64_t offset
     TRY(skip_locked(image, offset, end - offset, mode, out_done));
     if (*out_done > 0)
         return NULL;
-    TRY(qcow_map_ensure_table_locked(image, offset));
+    TRY(qcow_l2_table_own_locked(image, offset));
     end = MIN(end, align_down(offset, slice_bytes) + slice_bytes);
     while (at + refused < end) {
         uint64_t from = at + refused;
