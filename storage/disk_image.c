@@ -33,6 +33,7 @@ struct disk_image {
     char *path;                /* owned; of the newest layer */
     char *format;              /* owned */
     enum disk_image_access access;
+    struct image_layer_use use;    /* of every layer */
     struct image_folders *folders; /* owned; where layers may lie */
 };
 
@@ -110,12 +111,13 @@ static const struct block_ops disk_image_ops = {
 
 static struct err *open_chain(struct disk_image *self)
 {
-    struct disk_image_name name = {
-        .path = self->path, .format = self->format, .access = self->access};
-
+    struct disk_image_name name = {.path = self->path,
+                                   .format = self->format,
+                                   .access = self->access,
+                                   .cache = self->use.cache};
     struct image_chain chain;
 
-    TRY(image_chain_open(&name, self->folders, IMAGE_LAYER_LOCKED, &chain));
+    TRY(image_chain_open(&name, self->folders, self->use.locking, &chain));
     self->layer = chain.top;
     self->stack = chain.stack;
     self->base.virtual_bytes = self->layer.block->virtual_bytes;
@@ -141,6 +143,7 @@ struct err *disk_image_open_named(const struct disk_image_name *name, struct blo
     self->base.ops = &disk_image_ops;
     self->base.is_read_only = name->access == DISK_IMAGE_READ_ONLY;
     self->access = name->access;
+    self->use = (struct image_layer_use){.locking = IMAGE_LAYER_LOCKED, .cache = name->cache};
     struct err *err = open_first(self, name);
     if (err != NULL) {
         image_free(self);
@@ -293,7 +296,7 @@ struct err *disk_image_switch(struct block **inout_block, const char *path, cons
     CLEANUP(cleanup_free) char *new_format = strdup("qcow2");
     if (new_path == NULL || new_format == NULL)
         return err_new(ERR_NO_MEMORY, "switch disk '%s'", path);
-    TRY(image_layer_open(overlay_path, "qcow2", DISK_IMAGE_WRITABLE, IMAGE_LAYER_LOCKED, &overlay));
+    TRY(image_layer_open(overlay_path, "qcow2", DISK_IMAGE_WRITABLE, self->use, &overlay));
     struct err *err = check_overlay(self, path, overlay_path, &overlay);
     if (err == NULL)
         err = switch_to(self, &overlay, &new_path, &new_format);
@@ -379,7 +382,7 @@ struct err *disk_image_swap_layers(struct block *block, const char *path, unsign
     TRY(check_held(self));
     if (self->stack == NULL)
         return err_new(ERR_STATE, "disk '%s' has no layers", self->path);
-    TRY(image_layer_open(path, "qcow2", DISK_IMAGE_READ_ONLY, IMAGE_LAYER_LOCKED, &merged));
+    TRY(image_layer_open(path, "qcow2", DISK_IMAGE_READ_ONLY, self->use, &merged));
     struct err *err = swap_layers(self, &merged, out_gone);
     if (err != NULL)
         err_free(block_close(merged.block)); /* read-only: nothing is lost */

@@ -16,6 +16,7 @@
 
 #include "base/err.h"
 #include "storage/block.h"
+#include "storage/host_file.h"
 
 enum disk_image_access { DISK_IMAGE_READ_ONLY, DISK_IMAGE_WRITABLE };
 
@@ -23,6 +24,7 @@ struct disk_image_name {
     const char *path;
     const char *format; /* "raw" or "qcow2" */
     enum disk_image_access access;
+    enum host_file_cache cache; /* of all layers */
     /* Where backing files may lie, beside the folder of the image; NULL: nowhere else. */
     const char *const *folders;
     size_t folder_count;

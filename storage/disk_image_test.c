@@ -266,6 +266,36 @@ TEST(a_backing_file_elsewhere_is_opened_where_the_operator_allows_it)
     ASSERT_OK(block_close(disk));
 }
 
+TEST(a_chain_works_past_the_page_cache)
+{
+    struct disk_image_name name = {.path = at("cold.000001.qcow2"),
+                                   .format = "qcow2",
+                                   .access = DISK_IMAGE_WRITABLE,
+                                   .cache = HOST_FILE_CACHE_NONE};
+    struct block *disk = NULL;
+
+    make_raw("cold.img");
+    struct block *base = open_disk("cold.img", "raw", DISK_IMAGE_WRITABLE);
+    fill(base, 0, DISK_BYTES, 1);
+    ASSERT_OK(block_close(base));
+    ASSERT_OK(
+        disk_image_create_overlay(at("cold.000001.qcow2"), at("cold.img"), "raw", DISK_BYTES));
+    ASSERT_OK(disk_image_open_named(&name, &disk));
+    fill(disk, 4096, 512, 2);
+    fill(disk, 66048, 9728, 3);
+    ASSERT_OK(block_close(disk));
+
+    disk = open_disk("cold.000001.qcow2", "qcow2", DISK_IMAGE_READ_ONLY);
+    assert_int_equal(byte_at(disk, 4095), 1);
+    assert_int_equal(byte_at(disk, 4096), 2);
+    assert_int_equal(byte_at(disk, 4608), 1);
+    assert_int_equal(byte_at(disk, 66047), 1);
+    assert_int_equal(byte_at(disk, 66048), 3);
+    assert_int_equal(byte_at(disk, 66048 + 9727), 3);
+    assert_int_equal(byte_at(disk, 66048 + 9728), 1);
+    ASSERT_OK(block_close(disk));
+}
+
 static int make_folder(void **state)
 {
     (void)state;
@@ -293,6 +323,7 @@ int main(void)
         cmocka_unit_test(a_disk_that_is_handed_over_is_free_for_others_until_it_is_taken_back),
         cmocka_unit_test(what_can_not_be_opened_says_why),
         cmocka_unit_test(a_backing_file_elsewhere_is_opened_where_the_operator_allows_it),
+        cmocka_unit_test(a_chain_works_past_the_page_cache),
     };
 
     return cmocka_run_group_tests(tests, make_folder, remove_folder);

@@ -148,8 +148,8 @@ static void write_sectors(void *argument)
     for (unsigned round = 0; round < ROUNDS; round++)
         for (uint64_t at = 0; at < TEST_BYTES; at += BLOCK) {
             memset(sector, (int)(self->number * 16 + round % 16), sizeof(sector));
-            struct err *err =
-                host_file_write_bytes(self->file, sector, SECTOR, at + self->number * SECTOR);
+            struct err *err = host_file_write_bytes(self->file, sector, SECTOR,
+                                                    at + (uint64_t)self->number * SECTOR);
             assert_null(err);
         }
 }

@@ -41,7 +41,7 @@ static struct err *note_seen(struct seen *seen, int fd, const char *path)
 
 /* Opens what `above` is based on. */
 static struct err *open_below(const struct image_layer *above, const struct image_folders *folders,
-                              enum image_layer_locking locking, struct image_layer *out_layer)
+                              struct image_layer_use use, struct image_layer *out_layer)
 {
     const struct qcow_header *header = qcow_image_header(above->block);
     CLEANUP(cleanup_free) char *path = NULL;
@@ -54,14 +54,14 @@ static struct err *open_below(const struct image_layer *above, const struct imag
                        above->path);
     struct err *err = image_folders_open(folders, above->path, header->backing_name, &fd, &path);
     if (err == NULL)
-        err = image_layer_from_fd(fd, path, header->backing_format, DISK_IMAGE_READ_ONLY, locking,
+        err = image_layer_from_fd(fd, path, header->backing_format, DISK_IMAGE_READ_ONLY, use,
                                   out_layer);
     if (err != NULL)
         return err_wrap(err, "backing file of '%s'", above->path);
     return NULL;
 }
 
-static struct err *find_below(const struct image_folders *folders, enum image_layer_locking locking,
+static struct err *find_below(const struct image_folders *folders, struct image_layer_use use,
                               struct image_layers *layers)
 {
     struct seen seen = {.count = 0};
@@ -76,7 +76,7 @@ static struct err *find_below(const struct image_folders *folders, enum image_la
                            "image '%s' has more than %u backing files below each other; run the "
                            "machine on a flat copy ('qemu-img convert -O qcow2')",
                            layers->list[0].path, DISK_BACKING_DEPTH_MAX);
-        TRY(open_below(above, folders, locking, &layers->list[layers->count]));
+        TRY(open_below(above, folders, use, &layers->list[layers->count]));
         layers->count++;
     }
 }
@@ -85,9 +85,11 @@ struct err *image_chain_find(const struct disk_image_name *name,
                              const struct image_folders *folders, enum image_layer_locking locking,
                              struct image_layers *out_layers)
 {
-    TRY(image_layer_open(name->path, name->format, name->access, locking, &out_layers->list[0]));
+    const struct image_layer_use use = {.locking = locking, .cache = name->cache};
+
+    TRY(image_layer_open(name->path, name->format, name->access, use, &out_layers->list[0]));
     out_layers->count = 1;
-    struct err *err = find_below(folders, locking, out_layers);
+    struct err *err = find_below(folders, use, out_layers);
     if (err != NULL)
         image_layers_close(out_layers);
     return err;

@@ -63,7 +63,7 @@ static struct err *check_format(const char *path, const char *format, bool *out_
 }
 
 struct err *image_layer_from_fd(int fd, const char *path, const char *format,
-                                enum disk_image_access access, enum image_layer_locking locking,
+                                enum disk_image_access access, struct image_layer_use use,
                                 struct image_layer *out_layer)
 {
     CLEANUP(cleanup_fd) int owned = fd;
@@ -73,11 +73,11 @@ struct err *image_layer_from_fd(int fd, const char *path, const char *format,
     TRY(check_format(path, format, &layer.is_qcow));
     if (is_writable)
         TRY(check_not_sealed(owned, path));
-    if (locking == IMAGE_LAYER_LOCKED)
+    if (use.locking == IMAGE_LAYER_LOCKED)
         TRY(image_lock_take(owned, path, is_writable ? IMAGE_LOCK_WRITER : IMAGE_LOCK_READER));
 
     struct host_file *file = NULL;
-    TRY(host_file_from_fd(TAKE_FD(owned), path, &file));
+    TRY(host_file_open_fd(TAKE_FD(owned), path, use.cache, &file));
     layer.path = file->path;
     TRY(layer.is_qcow ? qcow_image_open(file, !is_writable, &layer.block)
                       : raw_image_open(file, !is_writable, &layer.block));
@@ -86,7 +86,7 @@ struct err *image_layer_from_fd(int fd, const char *path, const char *format,
 }
 
 struct err *image_layer_open(const char *path, const char *format, enum disk_image_access access,
-                             enum image_layer_locking locking, struct image_layer *out_layer)
+                             struct image_layer_use use, struct image_layer *out_layer)
 {
     bool is_qcow;
 
@@ -98,7 +98,7 @@ struct err *image_layer_open(const char *path, const char *format, enum disk_ima
         return err_new(ERR_NOT_FOUND, "there is no image '%s'", path);
     if (fd < 0)
         return err_errno(errno, "open image '%s'", path);
-    return image_layer_from_fd(fd, path, format, access, locking, out_layer);
+    return image_layer_from_fd(fd, path, format, access, use, out_layer);
 }
 
 struct err *image_layer_check_sealed(const struct image_layer *layer)

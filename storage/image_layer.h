@@ -10,8 +10,15 @@
 #include "base/err.h"
 #include "storage/block.h"
 #include "storage/disk_image.h"
+#include "storage/host_file.h"
 
 enum image_layer_locking { IMAGE_LAYER_UNLOCKED, IMAGE_LAYER_LOCKED };
+
+/* How the file is used, whatever is in it. */
+struct image_layer_use {
+    enum image_layer_locking locking;
+    enum host_file_cache cache;
+};
 
 struct image_layer {
     struct block *block; /* owned; a qcow2 image still wants its backing */
@@ -21,11 +28,11 @@ struct image_layer {
 };
 
 ERR_RESULT image_layer_open(const char *path, const char *format, enum disk_image_access access,
-                            enum image_layer_locking locking, struct image_layer *out_layer);
+                            struct image_layer_use use, struct image_layer *out_layer);
 
 /* The same for a file that is open already, which is taken, also on failure. */
 ERR_RESULT image_layer_from_fd(int fd, const char *path, const char *format,
-                               enum disk_image_access access, enum image_layer_locking locking,
+                               enum disk_image_access access, struct image_layer_use use,
                                struct image_layer *out_layer);
 
 /* Could it be opened for writing? Says why not. */

@@ -160,7 +160,7 @@ static struct err *make_image(struct merge *merge)
                           }));
     TRY(duplicate(merge, &fd));
     TRY(image_layer_from_fd(fd, merge->temp_path, "qcow2", DISK_IMAGE_WRITABLE,
-                            IMAGE_LAYER_UNLOCKED, &layer));
+                            (struct image_layer_use){.locking = IMAGE_LAYER_UNLOCKED}, &layer));
     merge->merged = layer.block;
     TRY(image_layers_stack(&merge->layers, merge->count, merge->layers.count - 1, &below));
     qcow_image_set_backing(merge->merged, layer_stack_block(below));

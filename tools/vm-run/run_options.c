@@ -36,7 +36,8 @@ static const struct option_row rows[] = {
     OPTION_TEXT("initrd", 'i', struct run_options, initrd, "FILE", NULL, "initial ramdisk"),
     OPTION_TEXT("append", 'a', struct run_options, append, "TEXT", "", "kernel command line"),
     OPTION_LIST("disk", 'd', struct run_options, disks, "SPEC",
-                "a disk: id=ID,path=FILE,format=raw|qcow2[,readonly=1]; may be repeated"),
+                "a disk: id=ID,path=FILE,format=raw|qcow2[,readonly=1][,cache=none]; may be "
+                "repeated"),
     OPTION_LIST("image-folder", 0, struct run_options, image_folders, "FOLDER",
                 "backing files of disks may lie here, too; may be repeated"),
     OPTION_LIST("net", 0, struct run_options, nets, "SPEC",
@@ -65,6 +66,7 @@ struct disk_spec {
     const char *path;
     const char *format;
     uint64_t is_read_only;
+    const char *cache;
 };
 
 static const struct option_row disk_rows[] = {
@@ -72,6 +74,8 @@ static const struct option_row disk_rows[] = {
     OPTION_TEXT("path", 0, struct disk_spec, path, "FILE", NULL, "image"),
     OPTION_TEXT("format", 0, struct disk_spec, format, "FORMAT", NULL, "raw or qcow2"),
     OPTION_NUMBER("readonly", 0, struct disk_spec, is_read_only, "0|1", 0, 1, 0, "read only"),
+    OPTION_TEXT("cache", 0, struct disk_spec, cache, "none|writeback", "writeback",
+                "past the host's page cache, or through it"),
 };
 
 struct net_spec {
@@ -161,6 +165,7 @@ static struct err *fill_disk(const char *text, Ferry__DiskConfig *disk)
     disk->read_only = spec.is_read_only != 0;
     TRY(set_text(&disk->id, spec.id));
     TRY(set_text(&disk->path, spec.path));
+    TRY(set_text(&disk->cache, spec.cache));
     return set_text(&disk->format, spec.format);
 }
 

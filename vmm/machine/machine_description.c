@@ -25,6 +25,17 @@ static struct err *check_id(const char *what, const char *id)
     return NULL;
 }
 
+static struct err *check_cache(const Ferry__DiskConfig *disk)
+{
+    if (*disk->cache == '\0' || strcmp(disk->cache, "none") == 0 ||
+        strcmp(disk->cache, "writeback") == 0)
+        return NULL;
+    return err_new(ERR_INVALID,
+                   "disk '%s': cache '%s' is not known; say cache=none or "
+                   "cache=writeback",
+                   disk->id, disk->cache);
+}
+
 static struct err *check_disks(const Ferry__MachineConfig *config)
 {
     if (config->n_disks > MACHINE_DISKS_MAX)
@@ -40,6 +51,7 @@ static struct err *check_disks(const Ferry__MachineConfig *config)
             return err_new(ERR_INVALID,
                            "disk '%s': format '%s' is not known; say format=raw or format=qcow2",
                            disk->id, disk->format);
+        TRY(check_cache(disk));
         for (size_t other = 0; other < i; other++) {
             if (strcmp(config->disks[other]->id, disk->id) == 0)
                 return err_new(ERR_INVALID, "machine: two disks have the id '%s'", disk->id);

@@ -24,6 +24,8 @@ static struct disk_image_name name_of(const struct machine *machine,
         .path = config->path,
         .format = config->format,
         .access = config->read_only ? DISK_IMAGE_READ_ONLY : DISK_IMAGE_WRITABLE,
+        .cache =
+            strcmp(config->cache, "none") == 0 ? HOST_FILE_CACHE_NONE : HOST_FILE_CACHE_WRITEBACK,
         .folders = (const char *const *)all->image_folders,
         .folder_count = all->n_image_folders,
     };
