@@ -159,6 +159,20 @@ static struct err *check_header(const struct qcow_header *header)
     return NULL;
 }
 
+static struct err *parse_bitmaps(const uint8_t *data, size_t len, struct qcow_header *header)
+{
+    struct reader in = reader_of(data, len);
+
+    if (header->has_bitmaps || len != 24)
+        return err_new(ERR_INVALID, "the bitmaps' extension is malformed");
+    header->has_bitmaps = true;
+    header->bitmap_count = reader_be32(&in);
+    reader_skip(&in, 4);
+    header->bitmap_directory_bytes = reader_be64(&in);
+    header->bitmap_directory_offset = reader_be64(&in);
+    return NULL;
+}
+
 static struct err *parse_extensions(struct reader *in, struct qcow_header *header)
 {
     while (reader_left(in) >= EXTENSION_HEADER_BYTES) {
@@ -178,7 +192,7 @@ static struct err *parse_extensions(struct reader *in, struct qcow_header *heade
             memcpy(header->backing_format, data, len);
         }
         if (type == QCOW_EXTENSION_BITMAPS)
-            header->has_bitmaps = true;
+            TRY(parse_bitmaps(data, len, header));
         reader_skip(in, MIN((size_t)-len % 8, reader_left(in)));
     }
     return NULL;

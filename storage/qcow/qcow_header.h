@@ -32,12 +32,15 @@ struct host_file;
 
 #define QCOW_COMPATIBLE_LAZY_REFCOUNTS ((uint64_t)1 << 0)
 
+#define QCOW_AUTOCLEAR_BITMAPS ((uint64_t)1 << 0)
+
 #define QCOW_EXTENSION_END            0x00000000u
 #define QCOW_EXTENSION_BACKING_FORMAT 0xe2792acau
 #define QCOW_EXTENSION_BITMAPS        0x23852875u
 
 /* Where the fields that change while an image is in use lie: all in the first sector. */
 #define QCOW_HEADER_AT_REFCOUNT_TABLE 48u
+#define QCOW_HEADER_AT_INCOMPATIBLE   72u
 #define QCOW_HEADER_AT_AUTOCLEAR      88u
 
 enum qcow_compression { QCOW_COMPRESSION_DEFLATE = 0, QCOW_COMPRESSION_ZSTD = 1 };
@@ -59,7 +62,10 @@ struct qcow_header {
     uint32_t refcount_order; /* a count has 1 << order bits */
     uint32_t header_bytes;
     enum qcow_compression compression;
-    bool has_bitmaps;
+    bool has_bitmaps; /* the extension is there; without the autoclear bit it means nothing */
+    uint32_t bitmap_count;
+    uint64_t bitmap_directory_bytes;
+    uint64_t bitmap_directory_offset;
     uint64_t backing_offset;
     uint32_t backing_bytes;
     char backing_name[1024]; /* empty: none */

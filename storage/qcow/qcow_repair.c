@@ -1,0 +1,135 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * qcow_repair.c - see qcow_repair.h.
+ *
+ * How it works. References are what they are; counts and flags are made to follow them, each step
+ * durable before the next:
+ *
+ *   1. flags that allow writing in place to what is shared are cleared
+ *   2. counts: where all are at least as high as the references, those above are lowered in place;
+ *      else new refcount structures are written beside the old ones, and the header changes over
+ *      to them in one write
+ *   3. flags that are missing are set: only now is the count one that they say
+ *   4. a second check must find no error; then the header is marked clean
+ */
+#include "storage/qcow/qcow_repair.h"
+
+#include <stdlib.h>
+
+#include "base/bytes.h"
+#include "storage/host_file.h"
+#include "storage/qcow/qcow_check_internal.h"
+#include "storage/qcow/qcow_repair_counts.h"
+#include "storage/qcow/qcow_repair_flags.h"
+
+static bool has_structural_errors(const struct qcow_check_report *report)
+{
+    return report->errors > report->flag_errors + report->count_errors;
+}
+
+static bool is_clean(const struct qcow_check_report *report)
+{
+    return report->errors == 0 && report->leaks == 0 && !report->is_dirty && !report->is_corrupt;
+}
+
+/* Counts are not lowered while entries can not be read: what they refer to would be given away. */
+static struct err *repair_leaks(struct qcow_check *check)
+{
+    const struct qcow_check_report *report = &check->report;
+
+    if (has_structural_errors(report) || report->count_errors > 0)
+        return err_new(ERR_STATE,
+                       "'%s' has errors beside its leaks, so what leaks is not certain; "
+                       "repair all of it ('vm-disk check -r all')",
+                       check->file->path);
+    TRY(qcow_repair_flags_clear(check));
+    TRY(qcow_repair_counts_lower(check));
+    return qcow_repair_flags_set(check);
+}
+
+static struct err *repair_all(struct qcow_check *check)
+{
+    const struct qcow_check_report *report = &check->report;
+
+    TRY(qcow_repair_flags_clear(check));
+    if (report->count_errors > 0)
+        TRY(qcow_repair_counts_rebuild(check));
+    else
+        TRY(qcow_repair_counts_lower(check));
+    return qcow_repair_flags_set(check);
+}
+
+static struct err *write_bits(struct host_file *file, uint64_t bits, uint64_t offset)
+{
+    uint8_t field[8];
+    struct writer out = writer_of(field, sizeof(field));
+
+    writer_be64(&out, bits);
+    TRY(host_file_write_bytes(file, field, sizeof(field), offset));
+    return host_file_sync(file);
+}
+
+/* Version 2 has no such bits. */
+static struct err *mark_clean(struct host_file *file, struct qcow_check_report *report,
+                              const struct qcow_header *header)
+{
+    uint64_t marks = QCOW_INCOMPATIBLE_DIRTY | QCOW_INCOMPATIBLE_CORRUPT;
+
+    if ((header->incompatible & marks) == 0)
+        return NULL;
+    TRY(write_bits(file, header->incompatible & ~marks, QCOW_HEADER_AT_INCOMPATIBLE));
+    report->is_dirty = report->is_corrupt = false;
+    return NULL;
+}
+
+static struct err *forget_missing_bitmaps(const struct qcow_check *check)
+{
+    const struct qcow_header *header = &check->header;
+
+    if ((header->autoclear & QCOW_AUTOCLEAR_BITMAPS) == 0 || header->has_bitmaps)
+        return NULL;
+    return write_bits(check->file, header->autoclear & ~QCOW_AUTOCLEAR_BITMAPS,
+                      QCOW_HEADER_AT_AUTOCLEAR);
+}
+
+static struct err *repair_once(struct host_file *file, enum qcow_repair_scope scope,
+                               struct qcow_check_listener *listener,
+                               struct qcow_check_report *out_before)
+{
+    struct qcow_check check;
+    struct err *err = qcow_check_init(&check, file, listener);
+
+    if (err == NULL)
+        err = qcow_check_run(&check);
+    if (err == NULL) {
+        *out_before = check.report;
+        if (scope == QCOW_REPAIR_ALL)
+            err = forget_missing_bitmaps(&check);
+    }
+    if (err == NULL && !is_clean(&check.report))
+        err = scope == QCOW_REPAIR_ALL ? repair_all(&check) : repair_leaks(&check);
+    qcow_check_finish(&check);
+    return err;
+}
+
+struct err *qcow_repair(struct host_file *file, enum qcow_repair_scope scope,
+                        struct qcow_check_listener *listener, struct qcow_repair_report *out_report)
+{
+    struct qcow_repair_report report;
+    struct qcow_check check;
+
+    struct err *err = repair_once(file, scope, listener, &report.before);
+    if (err != NULL)
+        return err_wrap(err, "repair '%s'", file->path);
+    err = qcow_check_init(&check, file, NULL);
+    if (err == NULL)
+        err = qcow_check_run(&check);
+    if (err == NULL && scope == QCOW_REPAIR_ALL && check.report.errors == 0)
+        err = mark_clean(file, &check.report, &check.header);
+    report.after = check.report;
+    qcow_check_finish(&check);
+    if (err != NULL)
+        return err_wrap(err, "repair '%s'", file->path);
+    *out_report = report;
+    return NULL;
+}

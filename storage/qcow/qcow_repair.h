@@ -1,0 +1,30 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * qcow_repair.h - puts right what a check finds.
+ *
+ * The guest's data is not touched. A power cut at any moment leaves an image that is no worse than
+ * before, and that can be repaired again. Thread: any that may block; nobody else uses the image.
+ */
+#ifndef STORAGE_QCOW_QCOW_REPAIR_H
+#define STORAGE_QCOW_QCOW_REPAIR_H
+
+#include "base/err.h"
+#include "storage/qcow/qcow_check.h"
+
+struct host_file;
+
+enum qcow_repair_scope {
+    QCOW_REPAIR_LEAKS, /* counts above the references, and flags if nothing else is wrong */
+    QCOW_REPAIR_ALL,   /* all counts and flags; afterwards the image is neither dirty nor corrupt */
+};
+
+struct qcow_repair_report {
+    struct qcow_check_report before, after;
+};
+
+/* What can not be put right, such as malformed entries, is still counted in `after`. The listener
+ * hears what is found before. */
+ERR_RESULT qcow_repair(struct host_file *file, enum qcow_repair_scope scope,
+                       struct qcow_check_listener *listener, struct qcow_repair_report *out_report);
+
+#endif
