@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * block.c - see block.h.
- * Tested by: block_memory_test.c
+ * Tested by: block_memory_test.c, raw_image_test.c
  */
 #include "storage/block.h"
 
+#include "base/assert.h"
 #include "base/checked_math.h"
 #include "base/limits.h"
 #include "storage/io_vector.h"
@@ -33,4 +34,49 @@ struct err *block_check_vectors(const struct block *block, enum block_request_ki
     TRY(block_check_range(block, kind, offset, len));
     *out_len = len;
     return NULL;
+}
+
+static void finish_from(struct block_plan *plan, unsigned first, enum block_outcome outcome)
+{
+    for (unsigned i = first; i < plan->count; i++) {
+        struct block_hold *hold = plan->extents[i].hold;
+        if (hold != NULL)
+            hold->holder->ops->finish(hold->holder, hold, outcome);
+    }
+    plan->count = first;
+}
+
+bool block_plan_append(struct block *block, enum block_request_kind kind, uint64_t offset,
+                       uint64_t len, struct block_plan *plan)
+{
+    unsigned first = plan->count;
+
+    if (block->ops->plan == NULL || (kind == BLOCK_REQUEST_CHANGE && block->is_read_only) ||
+        !range_is_within(offset, len, block->virtual_bytes))
+        return false;
+    if (block->ops->plan(block, kind, offset, len, plan))
+        return true;
+    finish_from(plan, first, BLOCK_NOT_TRANSFERRED);
+    return false;
+}
+
+bool block_plan(struct block *block, enum block_request_kind kind, uint64_t offset, uint64_t len,
+                struct block_plan *out_plan)
+{
+    out_plan->count = 0;
+    return block_plan_append(block, kind, offset, len, out_plan);
+}
+
+bool block_plan_add(struct block_plan *plan, const struct block_extent *extent)
+{
+    ASSERT(extent->bytes > 0);
+    if (plan->count == BLOCK_PLAN_EXTENTS)
+        return false;
+    plan->extents[plan->count++] = *extent;
+    return true;
+}
+
+void block_plan_finish(struct block_plan *plan, enum block_outcome outcome)
+{
+    finish_from(plan, 0, outcome);
 }

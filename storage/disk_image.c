@@ -82,6 +82,14 @@ static struct err *image_discard(struct block *block, uint64_t offset, uint64_t 
     return block_discard(self_of(block)->layer.block, offset, len);
 }
 
+static bool image_plan(struct block *block, enum block_request_kind kind, uint64_t offset,
+                       uint64_t len, struct block_plan *plan)
+{
+    struct block *newest = self_of(block)->layer.block;
+
+    return newest != NULL && block_plan_append(newest, kind, offset, len, plan);
+}
+
 static void image_free(struct disk_image *self)
 {
     image_folders_destroy(self->folders);
@@ -106,6 +114,7 @@ static const struct block_ops disk_image_ops = {
     .flush = image_flush,
     .write_zeroes = image_write_zeroes,
     .discard = image_discard,
+    .plan = image_plan,
     .close = image_close,
 };
 

@@ -63,6 +63,14 @@ static struct err *raw_discard(struct block *block, uint64_t offset, uint64_t le
     return len == 0 ? NULL : host_file_punch(file_of(block), offset, len);
 }
 
+static bool raw_plan(struct block *block, enum block_request_kind kind, uint64_t offset,
+                     uint64_t len, struct block_plan *plan)
+{
+    (void)kind;
+    return block_plan_add(
+        plan, &(struct block_extent){.file = file_of(block), .offset = offset, .bytes = len});
+}
+
 static struct err *raw_close(struct block *block)
 {
     struct raw_image *self = CONTAINER_OF(block, struct raw_image, base);
@@ -80,6 +88,7 @@ static const struct block_ops raw_image_ops = {
     .flush = raw_flush,
     .write_zeroes = raw_write_zeroes,
     .discard = raw_discard,
+    .plan = raw_plan,
     .close = raw_close,
 };
 

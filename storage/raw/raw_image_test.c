@@ -46,6 +46,28 @@ TEST(a_part_of_a_sector_at_the_end_is_no_part_of_the_disk)
     ASSERT_OK(block_close(block));
 }
 
+TEST(requests_inside_the_disk_are_planned_where_they_lie)
+{
+    struct host_file *file = NULL;
+    struct block *block = open_fake(4096, false, &file);
+    struct block_plan plan;
+
+    assert_true(block_plan(block, BLOCK_REQUEST_CHANGE, 512, 1024, &plan));
+    assert_int_equal(plan.count, 1);
+    assert_ptr_equal(plan.extents[0].file, file);
+    assert_int_equal(plan.extents[0].offset, 512);
+    assert_int_equal(plan.extents[0].bytes, 1024);
+    block_plan_finish(&plan, BLOCK_TRANSFERRED);
+
+    assert_false(block_plan(block, BLOCK_REQUEST_READ, 3584, 1024, &plan));
+    assert_int_equal(plan.count, 0);
+    block->is_read_only = true;
+    assert_false(block_plan(block, BLOCK_REQUEST_CHANGE, 0, 512, &plan));
+    assert_true(block_plan(block, BLOCK_REQUEST_READ, 0, 512, &plan));
+    block->is_read_only = false;
+    ASSERT_OK(block_close(block));
+}
+
 TEST(a_read_only_disk_is_not_changed)
 {
     struct host_file *file = NULL;
@@ -66,6 +88,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_raw_disk_is_the_bytes_of_its_file),
         cmocka_unit_test(a_part_of_a_sector_at_the_end_is_no_part_of_the_disk),
+        cmocka_unit_test(requests_inside_the_disk_are_planned_where_they_lie),
         cmocka_unit_test(a_read_only_disk_is_not_changed),
     };
 
