@@ -46,6 +46,7 @@
     X(VIRTQUEUE)                                                                                   \
     X(MSIX)                                                                                        \
     X(IRQ_ROUTES)                                                                                  \
+    X(COPY)                                                                                        \
     X(LAYERS)                                                                                      \
     X(QCOW)                                                                                        \
     X(WRITE_RANGES)                                                                                \

@@ -18,6 +18,7 @@
     X(SENDER, "sender")   /* one migration data channel, source side */                            \
     X(RECEIVER, "recv")   /* one migration data channel, target side */                            \
     X(SESSION, "session") /* one migration session: its control connection, its phases */          \
+    X(WORKER, "worker")   /* takes part in a long piece of work of a tool */                       \
     X(TEST, "test")
 
 enum thread_role {

@@ -38,6 +38,14 @@ int program_end(struct err *err)
     return (int)code;
 }
 
+void program_check_usage(struct err *err)
+{
+    if (err == NULL)
+        return;
+    (void)program_end(err);
+    exit(PROGRAM_USAGE);
+}
+
 void program_begin(const struct option_table *table, int argc, char **argv, void *settings,
                    struct option_result *out_result)
 {
@@ -46,11 +54,7 @@ void program_begin(const struct option_table *table, int argc, char **argv, void
     /* A peer that hangs up is an error of the write, not the end of the process. */
     (void)signal(SIGPIPE, SIG_IGN);
 
-    struct err *err = option_table_parse(table, argc, argv, settings, out_result);
-    if (err != NULL) {
-        (void)program_end(err);
-        exit(PROGRAM_USAGE);
-    }
+    program_check_usage(option_table_parse(table, argc, argv, settings, out_result));
     if (out_result->help_wanted) {
         option_table_print_help(table, out_result->help, stdout);
         exit(PROGRAM_DONE);

@@ -36,6 +36,10 @@ enum program_exit {
 void program_begin(const struct option_table *table, int argc, char **argv, void *settings,
                    struct option_result *out_result);
 
+/* For what the option table can not check: prints the error, if there is one, and ends the process
+ * with PROGRAM_USAGE. */
+void program_check_usage(struct err *err);
+
 /* Prints the error, if there is one, as "PROGRAM: message" on stderr, frees it, and returns what
  * main returns. */
 int program_end(struct err *err);

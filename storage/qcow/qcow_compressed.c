@@ -7,9 +7,12 @@
 #include <string.h>
 #include <zlib.h>
 #include <zstd.h>
+#include <zstd_errors.h>
 
 /* Raw deflate. Writers use a window of 4 KiB, but streams with the largest one are valid too. */
-#define DEFLATE_WINDOW_BITS (-15)
+#define DEFLATE_WINDOW_BITS       (-15)
+#define DEFLATE_WRITE_WINDOW_BITS (-12)
+#define DEFLATE_MEMORY_LEVEL      9
 
 static struct err *broken(void)
 {
@@ -58,4 +61,40 @@ struct err *qcow_compressed_unpack(enum qcow_compression compression, const void
     if (compression == QCOW_COMPRESSION_ZSTD)
         return unpack_zstd(data, len, out_data, out_len);
     return unpack_deflate(data, len, out_data, out_len);
+}
+
+static struct err *pack_deflate(const void *data, size_t len, void *out_data, size_t capacity,
+                                size_t *out_len)
+{
+    z_stream stream = {.next_in = (z_const Bytef *)data,
+                       .avail_in = (uInt)len,
+                       .next_out = out_data,
+                       .avail_out = (uInt)capacity};
+
+    if (deflateInit2(&stream, Z_DEFAULT_COMPRESSION, Z_DEFLATED, DEFLATE_WRITE_WINDOW_BITS,
+                     DEFLATE_MEMORY_LEVEL, Z_DEFAULT_STRATEGY) != Z_OK)
+        return err_new(ERR_NO_MEMORY, "pack a cluster");
+    int result = deflate(&stream, Z_FINISH);
+    *out_len = result == Z_STREAM_END ? capacity - stream.avail_out : 0;
+    (void)deflateEnd(&stream);
+    return NULL;
+}
+
+static struct err *pack_zstd(const void *data, size_t len, void *out_data, size_t capacity,
+                             size_t *out_len)
+{
+    size_t packed = ZSTD_compress(out_data, capacity, data, len, ZSTD_CLEVEL_DEFAULT);
+
+    if (ZSTD_isError(packed) && ZSTD_getErrorCode(packed) == ZSTD_error_memory_allocation)
+        return err_new(ERR_NO_MEMORY, "pack a cluster");
+    *out_len = ZSTD_isError(packed) ? 0 : packed;
+    return NULL;
+}
+
+struct err *qcow_compressed_pack(enum qcow_compression compression, const void *data, size_t len,
+                                 void *out_data, size_t capacity, size_t *out_len)
+{
+    if (compression == QCOW_COMPRESSION_ZSTD)
+        return pack_zstd(data, len, out_data, capacity, out_len);
+    return pack_deflate(data, len, out_data, capacity, out_len);
 }

@@ -77,12 +77,40 @@ TEST(zstd_frames_are_read_one_after_the_other)
     assert_fails(unpack(QCOW_COMPRESSION_ZSTD, 4096), ERR_INVALID);
 }
 
+TEST(what_is_packed_can_be_unpacked)
+{
+    for (int compression = QCOW_COMPRESSION_DEFLATE; compression <= QCOW_COMPRESSION_ZSTD;
+         compression++) {
+        size_t len = 0;
+        fill_plain();
+        ASSERT_OK(qcow_compressed_pack((enum qcow_compression)compression, plain, CLUSTER_BYTES,
+                                       packed, CLUSTER_BYTES, &len));
+        assert_true(len > 0 && len < CLUSTER_BYTES);
+        ASSERT_OK(unpack((enum qcow_compression)compression, len));
+        assert_memory_equal(unpacked, plain, CLUSTER_BYTES);
+    }
+}
+
+TEST(a_stream_that_does_not_fit_is_told)
+{
+    for (int compression = QCOW_COMPRESSION_DEFLATE; compression <= QCOW_COMPRESSION_ZSTD;
+         compression++) {
+        size_t len = 1;
+        fill_plain();
+        ASSERT_OK(qcow_compressed_pack((enum qcow_compression)compression, plain, CLUSTER_BYTES,
+                                       packed, 100, &len));
+        assert_int_equal(len, 0);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(deflate_streams_of_any_window_are_read),
         cmocka_unit_test(a_deflate_stream_that_is_short_or_wrapped_or_noise_is_refused),
         cmocka_unit_test(zstd_frames_are_read_one_after_the_other),
+        cmocka_unit_test(what_is_packed_can_be_unpacked),
+        cmocka_unit_test(a_stream_that_does_not_fit_is_told),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -75,12 +75,28 @@ bool qcow_l2_entry_decode(struct qcow_entry entry, const struct qcow_entry_conte
     return true;
 }
 
+static struct qcow_entry encode_compressed(const struct qcow_cluster *cluster,
+                                           uint32_t cluster_bits)
+{
+    unsigned offset_bits = 62 - (cluster_bits - 8);
+    uint64_t end = cluster->host_offset + cluster->compressed_bytes;
+    uint64_t more_sectors =
+        (end - 1) / COMPRESSED_SECTOR_BYTES - cluster->host_offset / COMPRESSED_SECTOR_BYTES;
+
+    ASSERT(cluster->host_offset >> MIN(offset_bits, HOST_OFFSET_BITS) == 0);
+    ASSERT(more_sectors >> (62 - offset_bits) == 0);
+    return (struct qcow_entry){
+        QCOW_ENTRY_COMPRESSED | more_sectors << offset_bits | cluster->host_offset, 0};
+}
+
 struct qcow_entry qcow_l2_entry_encode(const struct qcow_cluster *cluster,
                                        const struct qcow_entry_context *context)
 {
     uint64_t descriptor = cluster->host_offset | (cluster->is_copied ? QCOW_ENTRY_COPIED : 0);
 
-    ASSERT(!cluster->is_compressed && (cluster->data & cluster->zero) == 0);
+    if (cluster->is_compressed)
+        return encode_compressed(cluster, context->cluster_bits);
+    ASSERT((cluster->data & cluster->zero) == 0);
     ASSERT(cluster->host_offset != 0 || (cluster->data == 0 && !cluster->is_copied));
     if (qcow_entry_is_extended(context))
         return (struct qcow_entry){descriptor,

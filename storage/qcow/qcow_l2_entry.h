@@ -91,7 +91,7 @@ static inline uint32_t qcow_subcluster_all(const struct qcow_entry_context *cont
 /* False when the entry is malformed. */
 bool qcow_l2_entry_decode(struct qcow_entry entry, const struct qcow_entry_context *context,
                           struct qcow_cluster *out_cluster);
-/* Of a cluster that is not compressed. */
+/* Of a cluster that the decoder could have given. */
 struct qcow_entry qcow_l2_entry_encode(const struct qcow_cluster *cluster,
                                        const struct qcow_entry_context *context);
 

@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * compare_command.c - see compare_command.h. Tested by: tests/disk
+ *
+ * What both maps say is zeros is not read, so that large disks with little in them are quick.
  */
 #include "tools/vm-disk/compare_command.h"
 
@@ -11,15 +13,16 @@
 #include "base/checked_math.h"
 #include "base/cleanup.h"
 #include "base/limits.h"
-#include "storage/disk_image.h"
+#include "storage/image_map.h"
 #include "tools/program_json.h"
 #include "tools/vm-disk/disk_progress.h"
+#include "tools/vm-disk/disk_source.h"
 
-#define CHUNK_BYTES (2 * MIB)
+#define CHUNK_BYTES ((size_t)MIB)
 
 static struct {
-    const char *formats[2];
-    struct option_list folders;
+    struct disk_source source;
+    const char *other_format;
     bool strict;
     bool json;
 } settings;
@@ -27,12 +30,9 @@ static struct {
 #define SETTINGS __typeof__(settings)
 
 static const struct option_row rows[] = {
-    OPTION_TEXT("format", 'f', SETTINGS, formats[0], "FORMAT", "qcow2",
-                "of the first image, qcow2 or raw"),
-    OPTION_TEXT("other-format", 'F', SETTINGS, formats[1], "FORMAT", "qcow2",
+    DISK_SOURCE_ROWS(SETTINGS, source),
+    OPTION_TEXT("other-format", 'F', SETTINGS, other_format, "FORMAT", "qcow2",
                 "of the second image"),
-    OPTION_LIST("image-folder", 0, SETTINGS, folders, "FOLDER",
-                "backing images may lie here, too; may be repeated"),
     OPTION_FLAG("strict", 's', SETTINGS, strict, "the sizes must be equal, too"),
     OPTION_FLAG("json", 0, SETTINGS, json, "print JSON"),
 };
@@ -47,73 +47,99 @@ static const struct option_table table = {
     .operands_max = 2,
 };
 
-struct comparison {
-    struct block *disks[2]; /* owned */
-    uint8_t *chunks[2];     /* owned */
+/* One of the two; behind its end are zeros. */
+struct side {
+    struct image_chain chain;
+    uint64_t bytes;
+    uint8_t *data; /* owned */
+    bool is_zero;  /* the current piece, without having read it */
 };
 
-static void finish(struct comparison *comparison)
+static void side_finish(struct side *side)
 {
-    for (size_t i = 0; i < 2; i++) {
-        if (comparison->disks[i] != NULL)
-            err_free(block_close(comparison->disks[i])); /* nothing was written */
-        free(comparison->chunks[i]);
-    }
+    disk_chain_close(&side->chain);
+    free(side->data);
 }
 
-static struct err *open_both(const struct option_result *operands, struct comparison *comparison)
+static struct err *side_open(const struct disk_source *source, const char *path,
+                             struct side *out_side)
 {
-    for (size_t i = 0; i < 2; i++) {
-        struct disk_image_name name = {.path = operands->operands[i],
-                                       .format = settings.formats[i],
-                                       .access = DISK_IMAGE_READ_ONLY,
-                                       .folders = settings.folders.values,
-                                       .folder_count = settings.folders.count};
-        TRY(disk_image_open_named(&name, &comparison->disks[i]));
-        comparison->chunks[i] = malloc(CHUNK_BYTES);
-        if (comparison->chunks[i] == NULL)
-            return err_new(ERR_NO_MEMORY, "compare");
-    }
-    if (settings.strict &&
-        comparison->disks[0]->virtual_bytes != comparison->disks[1]->virtual_bytes)
-        return err_new(ERR_STATE, "the images have %llu and %llu bytes",
-                       (unsigned long long)comparison->disks[0]->virtual_bytes,
-                       (unsigned long long)comparison->disks[1]->virtual_bytes);
+    TRY(disk_source_open(source, path, DISK_IMAGE_READ_ONLY, &out_side->chain));
+    out_side->bytes = out_side->chain.top.block->virtual_bytes;
+    out_side->data = malloc(CHUNK_BYTES);
+    return out_side->data == NULL ? err_new(ERR_NO_MEMORY, "compare '%s'", path) : NULL;
+}
+
+/* Is what begins at `offset` known to be zeros, and for how many bytes is the answer the same? */
+static struct err *look(struct side *side, uint64_t offset, uint64_t len, uint64_t *out_bytes)
+{
+    struct image_extent extent = {.kind = IMAGE_EXTENT_NONE, .bytes = len};
+
+    if (offset < side->bytes)
+        TRY(image_chain_map(&side->chain, offset, MIN(len, side->bytes - offset), &extent));
+    side->is_zero = extent.kind != IMAGE_EXTENT_DATA;
+    *out_bytes = extent.bytes;
     return NULL;
 }
 
-/* Behind the end of the shorter one there must be zeros. */
-static struct err *read_chunk(struct block *disk, uint8_t *chunk, uint64_t offset, uint64_t len)
+static struct err *load(struct side *side, uint64_t offset, size_t len)
 {
-    uint64_t behind = disk->virtual_bytes - MIN(offset, disk->virtual_bytes);
-    uint64_t inside = MIN(len, behind);
-    struct iovec iov = {chunk, (size_t)inside};
+    struct iovec iov = {side->data, len};
 
-    memset(chunk + inside, 0, len - inside);
-    return inside == 0 ? NULL : block_read(disk, &iov, 1, offset);
-}
-
-/* The first offset that differs, or the end. */
-static struct err *find_difference(const struct comparison *comparison,
-                                   struct disk_progress *progress, uint64_t *out_offset)
-{
-    uint64_t end = progress->total_bytes;
-
-    for (uint64_t at = 0; at < end; at += CHUNK_BYTES) {
-        uint64_t len = MIN(CHUNK_BYTES, end - at);
-        TRY(disk_progress_at(progress, at));
-        for (size_t i = 0; i < 2; i++)
-            TRY(read_chunk(comparison->disks[i], comparison->chunks[i], at, len));
-        if (memcmp(comparison->chunks[0], comparison->chunks[1], len) == 0)
-            continue;
-        uint64_t in_chunk = 0;
-        while (comparison->chunks[0][in_chunk] == comparison->chunks[1][in_chunk])
-            in_chunk++;
-        *out_offset = at + in_chunk;
+    if (side->is_zero) {
+        memset(side->data, 0, len);
         return NULL;
     }
-    *out_offset = end;
+    return block_read(side->chain.top.block, &iov, 1, offset);
+}
+
+/* The first difference of a piece, or its length. */
+static struct err *compare_piece(struct side *sides, uint64_t offset, size_t len, size_t *out_at)
+{
+    size_t at = 0;
+
+    TRY(load(&sides[0], offset, len));
+    TRY(load(&sides[1], offset, len));
+    if (memcmp(sides[0].data, sides[1].data, len) == 0)
+        at = len;
+    while (at < len && sides[0].data[at] == sides[1].data[at])
+        at++;
+    *out_at = at;
     return NULL;
+}
+
+/* The offset of the first difference, or where the larger one ends. */
+static struct err *compare(struct side *sides, struct disk_progress *progress, uint64_t *out_at)
+{
+    uint64_t end = MAX(sides[0].bytes, sides[1].bytes), at = 0;
+
+    while (at < end) {
+        uint64_t bytes[2];
+        TRY(disk_progress_at(progress, at));
+        for (unsigned i = 0; i < 2; i++)
+            TRY(look(&sides[i], at, end - at, &bytes[i]));
+        uint64_t piece = MIN(bytes[0], bytes[1]);
+        if (!sides[0].is_zero || !sides[1].is_zero) {
+            size_t same;
+            piece = MIN(piece, (uint64_t)CHUNK_BYTES);
+            TRY(compare_piece(sides, at, (size_t)piece, &same));
+            if (same < piece) {
+                *out_at = at + same;
+                return NULL;
+            }
+        }
+        at += piece;
+    }
+    *out_at = end;
+    return NULL;
+}
+
+static struct err *check_sizes(const struct side *first, const struct side *second)
+{
+    if (!settings.strict || first->bytes == second->bytes)
+        return NULL;
+    return err_new(ERR_STATE, "the images have %llu and %llu bytes",
+                   (unsigned long long)first->bytes, (unsigned long long)second->bytes);
 }
 
 static struct err *report(uint64_t offset, uint64_t end)
@@ -133,21 +159,23 @@ static struct err *report(uint64_t offset, uint64_t end)
 
 static struct err *run(const struct option_result *operands)
 {
-    struct comparison comparison = {.disks = {NULL, NULL}};
+    CLEANUP(side_finish) struct side first = {.data = NULL};
+    CLEANUP(side_finish) struct side second = {.data = NULL};
+    struct disk_source other = settings.source;
     struct disk_progress progress;
-    uint64_t offset = 0;
+    uint64_t at = 0;
 
-    struct err *err = open_both(operands, &comparison);
-    if (err == NULL) {
-        uint64_t end = MAX(comparison.disks[0]->virtual_bytes, comparison.disks[1]->virtual_bytes);
-        disk_progress_begin(&progress, "compare", end, settings.json);
-        err = find_difference(&comparison, &progress, &offset);
-        (void)disk_progress_end(&progress);
-        if (err == NULL)
-            err = report(offset, end);
-    }
-    finish(&comparison);
-    return err;
+    other.format = settings.other_format;
+    TRY(side_open(&settings.source, operands->operands[0], &first));
+    TRY(side_open(&other, operands->operands[1], &second));
+    TRY(check_sizes(&first, &second));
+
+    struct side sides[2] = {first, second};
+    uint64_t end = MAX(first.bytes, second.bytes);
+    disk_progress_begin(&progress, "compare", end, settings.json);
+    struct err *err = compare(sides, &progress, &at);
+    (void)disk_progress_end(&progress);
+    return err == NULL ? report(at, end) : err;
 }
 
 const struct program_verb compare_command = {"compare", &table, &settings, run};

@@ -5,27 +5,30 @@
 #include "tools/vm-disk/convert_command.h"
 
 #include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
+#include <unistd.h>
 
 #include "base/checked_math.h"
 #include "base/cleanup.h"
 #include "base/limits.h"
-#include "storage/disk_image.h"
+#include "tools/program.h"
 #include "tools/program_json.h"
 #include "tools/program_units.h"
+#include "tools/vm-disk/disk_copy.h"
 #include "tools/vm-disk/disk_progress.h"
+#include "tools/vm-disk/disk_source.h"
 #include "tools/vm-disk/image_file.h"
 #include "tools/vm-disk/image_options.h"
 
-#define CHUNK_BYTES (2 * MIB)
-#define GRAIN_BYTES (4 * KIB) /* zeros of this size are not written */
+/* Zeros of this size, or of the target's clusters when these are in between, are not written. */
+#define GRAIN_BYTES_MIN (4 * KIB)
+#define GRAIN_BYTES_MAX (64 * KIB)
 
 static struct {
+    struct disk_source source;
     struct image_options image;
-    const char *from_format;
-    const char *to_format;
-    struct option_list folders;
+    const char *output_format;
+    const char *compress;
+    uint64_t threads;
     bool force;
     bool json;
 } settings;
@@ -33,12 +36,13 @@ static struct {
 #define SETTINGS __typeof__(settings)
 
 static const struct option_row rows[] = {
-    OPTION_TEXT("format", 'f', SETTINGS, from_format, "FORMAT", "qcow2",
-                "of the image that is read, qcow2 or raw"),
-    OPTION_TEXT("output-format", 'O', SETTINGS, to_format, "FORMAT", "qcow2",
-                "of the image that is made"),
-    OPTION_LIST("image-folder", 0, SETTINGS, folders, "FOLDER",
-                "backing images may lie here, too; may be repeated"),
+    DISK_SOURCE_ROWS(SETTINGS, source),
+    OPTION_TEXT("output-format", 'O', SETTINGS, output_format, "FORMAT", "qcow2",
+                "of the image that is made, qcow2 or raw"),
+    OPTION_TEXT("compress", 'c', SETTINGS, compress, "TYPE", NULL,
+                "compress each cluster: zlib, which everybody reads, or zstd, which is quicker"),
+    OPTION_NUMBER("threads", 0, SETTINGS, threads, "N", 0, DISK_COPY_THREADS_MAX, 0,
+                  "that read and compress; 0: one for each CPU"),
     IMAGE_OPTION_ROWS(SETTINGS, image),
     OPTION_FLAG("force", 0, SETTINGS, force, "replace an image that is there"),
     OPTION_FLAG("json", 0, SETTINGS, json, "print JSON"),
@@ -54,135 +58,110 @@ static const struct option_table table = {
     .operands_max = 2,
 };
 
-struct conversion {
-    struct block *from; /* owned */
-    struct block *to;   /* owned */
-    uint8_t *chunk;     /* owned */
-    uint64_t data_bytes;
-};
-
-static bool is_zero(const uint8_t *data, size_t len)
+static unsigned thread_count(void)
 {
-    return data[0] == 0 && memcmp(data, data + 1, len - 1) == 0;
+    long cpus = sysconf(_SC_NPROCESSORS_ONLN);
+
+    if (settings.threads != 0)
+        return (unsigned)settings.threads;
+    return (unsigned)MIN(MAX(cpus, 1L), (long)DISK_COPY_THREADS_MAX);
 }
 
-/* How far grains of one kind, zeros or not, go. */
-static size_t run_of(const uint8_t *data, size_t len, bool *out_is_zero)
+/* What a write to an unused part of the new image allocates. */
+static uint64_t unit_of(bool is_qcow, const struct qcow_create_options *options)
 {
-    size_t at = 0;
+    uint64_t cluster_bytes = (uint64_t)1 << options->cluster_bits;
 
-    *out_is_zero = is_zero(data, MIN(GRAIN_BYTES, len));
-    while (at < len && is_zero(data + at, MIN(GRAIN_BYTES, len - at)) == *out_is_zero)
-        at += MIN(GRAIN_BYTES, len - at);
-    return at;
+    if (settings.compress != NULL)
+        return cluster_bytes;
+    if (!is_qcow)
+        return GRAIN_BYTES_MIN;
+    if (options->has_extended_l2)
+        cluster_bytes /= 32;
+    return MIN(MAX(cluster_bytes, GRAIN_BYTES_MIN), GRAIN_BYTES_MAX);
 }
 
-/* The new image reads as zeros, so zeros need not be written. */
-static struct err *copy_chunk(struct conversion *conversion, uint64_t offset, size_t len)
+static struct err *read_options(bool *out_is_qcow, struct qcow_create_options *out_options)
 {
-    struct iovec iov = {conversion->chunk, len};
-
-    TRY(block_read(conversion->from, &iov, 1, offset));
-    for (size_t at = 0, run; at < len; at += run) {
-        bool is_hole;
-        run = run_of(conversion->chunk + at, len - at, &is_hole);
-        if (is_hole)
-            continue;
-        iov = (struct iovec){conversion->chunk + at, run};
-        TRY(block_write(conversion->to, &iov, 1, offset + at));
-        conversion->data_bytes += run;
-    }
-    return NULL;
-}
-
-static struct err *copy_all(struct conversion *conversion, struct disk_progress *progress)
-{
-    uint64_t end = conversion->from->virtual_bytes;
-
-    conversion->chunk = malloc(CHUNK_BYTES);
-    if (conversion->chunk == NULL)
-        return err_new(ERR_NO_MEMORY, "convert");
-    for (uint64_t at = 0; at < end; at += CHUNK_BYTES) {
-        TRY(disk_progress_at(progress, at));
-        TRY(copy_chunk(conversion, at, (size_t)MIN(CHUNK_BYTES, end - at)));
-    }
-    return block_flush(conversion->to);
-}
-
-static struct err *close_all(struct conversion *conversion)
-{
-    struct err *err = conversion->to == NULL ? NULL : block_close(conversion->to);
-
-    if (conversion->from != NULL)
-        err_free(block_close(conversion->from)); /* nothing was written */
-    free(conversion->chunk);
-    return err;
-}
-
-static struct err *open_source(const char *path, struct block **out_block)
-{
-    struct disk_image_name name = {.path = path,
-                                   .format = settings.from_format,
-                                   .access = DISK_IMAGE_READ_ONLY,
-                                   .folders = settings.folders.values,
-                                   .folder_count = settings.folders.count};
-
-    return disk_image_open_named(&name, out_block);
-}
-
-static void report(const char *path, const struct conversion *conversion, uint64_t bytes,
-                   uint64_t ns)
-{
-    if (settings.json)
-        program_json_print(
-            json_pack("{s:o, s:s, s:I, s:I, s:I}", "image", program_json_text(path), "format",
-                      settings.to_format, "virtual_bytes", (json_int_t)bytes, "data_bytes",
-                      (json_int_t)conversion->data_bytes, "us", (json_int_t)(ns / 1000)));
-    else
-        (void)printf("converted to %s: %s of data in %s\n", path,
-                     readable_bytes(conversion->data_bytes).text, readable_us(ns / 1000).text);
+    TRY(image_format_check(settings.output_format, out_is_qcow));
+    if (settings.compress != NULL && !*out_is_qcow)
+        return err_new(ERR_INVALID, "a raw image can not be compressed");
+    if (settings.compress != NULL)
+        settings.image.compression = settings.compress;
+    return image_options_read(&settings.image, out_options);
 }
 
 /* Into the draft, which is complete and closed when it returns. */
-static struct err *fill(struct conversion *conversion, const struct image_file *file,
-                        struct disk_progress *progress)
+static struct err *fill(const struct image_file *file, struct disk_copy *copy,
+                        struct disk_copy_result *out_result)
 {
-    struct err *err = image_file_open(file, settings.to_format, &conversion->to);
+    struct image_layer target;
 
-    if (err == NULL)
-        err = copy_all(conversion, progress);
-    struct err *close_err = close_all(conversion);
+    TRY(image_file_open(file, settings.output_format, &target));
+    copy->target = target.block;
+    struct err *err = disk_copy_run(copy, out_result);
+    struct err *close_err = block_close(target.block);
     if (err == NULL)
         return close_err;
     err_free(close_err);
     return err;
 }
 
+static void report(const char *path, uint64_t virtual_bytes, const struct disk_copy_result *result,
+                   uint64_t ns)
+{
+    if (settings.json) {
+        program_json_print(json_pack(
+            "{s:o, s:s, s:I, s:I, s:I, s:I, s:I}", "image", program_json_text(path), "format",
+            settings.output_format, "virtual_bytes", (json_int_t)virtual_bytes, "data_bytes",
+            (json_int_t)result->data_bytes, "packed_bytes", (json_int_t)result->packed_bytes,
+            "stream_bytes", (json_int_t)result->stream_bytes, "us", (json_int_t)(ns / 1000)));
+        return;
+    }
+    (void)printf("converted to %s: %s of data in %s", path, readable_bytes(result->data_bytes).text,
+                 readable_us(ns / 1000).text);
+    if (result->packed_bytes > 0)
+        (void)printf(", %s of it compressed to %s", readable_bytes(result->packed_bytes).text,
+                     readable_bytes(result->stream_bytes).text);
+    (void)putchar('\n');
+}
+
+static struct err *convert(const struct image_chain *chain, const char *path, bool is_qcow,
+                           const struct qcow_create_options *options)
+{
+    CLEANUP(image_file_finish) struct image_file file = {.draft = NULL};
+    struct disk_progress progress;
+    struct disk_copy_result result = {.data_bytes = 0};
+    struct disk_copy copy = {
+        .source = chain,
+        .unit_bytes = unit_of(is_qcow, options),
+        .is_packing = settings.compress != NULL,
+        .compression = options->compression,
+        .thread_count = thread_count(),
+        .progress = &progress,
+    };
+
+    disk_progress_begin(&progress, "convert", options->virtual_bytes, settings.json);
+    TRY(image_file_create(path, settings.force, settings.output_format, options, &file));
+    struct err *err = fill(&file, &copy, &result);
+    uint64_t ns = disk_progress_end(&progress);
+    if (err != NULL)
+        return err;
+    TRY(image_file_publish(&file));
+    report(path, options->virtual_bytes, &result, ns);
+    return NULL;
+}
+
 static struct err *run(const struct option_result *operands)
 {
-    struct conversion conversion = {.from = NULL};
-    struct qcow_create_options options;
-    struct disk_progress progress;
-    struct image_file file = {.draft = NULL};
+    CLEANUP(disk_chain_close) struct image_chain chain = {.stack = NULL};
+    struct qcow_create_options options = {.virtual_bytes = 0};
+    bool is_qcow = false;
 
-    TRY(image_options_read(&settings.image, &options));
-    TRY(open_source(operands->operands[0], &conversion.from));
-    options.virtual_bytes = conversion.from->virtual_bytes;
-    struct err *err = image_file_create(operands->operands[1], settings.force, settings.to_format,
-                                        &options, &file);
-    if (err != NULL) {
-        err_free(close_all(&conversion));
-        return err;
-    }
-    disk_progress_begin(&progress, "convert", options.virtual_bytes, settings.json);
-    err = fill(&conversion, &file, &progress);
-    uint64_t ns = disk_progress_end(&progress);
-    if (err == NULL)
-        err = image_file_publish(&file);
-    image_file_finish(&file);
-    if (err == NULL)
-        report(operands->operands[1], &conversion, options.virtual_bytes, ns);
-    return err;
+    program_check_usage(read_options(&is_qcow, &options));
+    TRY(disk_source_open(&settings.source, operands->operands[0], DISK_IMAGE_READ_ONLY, &chain));
+    options.virtual_bytes = chain.top.block->virtual_bytes;
+    return convert(&chain, operands->operands[1], is_qcow, &options);
 }
 
 const struct program_verb convert_command = {"convert", &table, &settings, run};

@@ -11,6 +11,7 @@
 #include "base/cleanup.h"
 #include "base/file_io.h"
 #include "storage/disk_image.h"
+#include "tools/program.h"
 #include "tools/program_json.h"
 #include "tools/program_size.h"
 #include "tools/program_units.h"
@@ -91,9 +92,18 @@ static struct err *read_settings(const struct option_result *operands,
                        settings.backing);
     options->backing_name = settings.backing;
     options->backing_format = settings.backing_format;
-    uint64_t backing_bytes;
+    return NULL;
+}
+
+static struct err *take_backing_size(const struct option_result *operands,
+                                     struct qcow_create_options *options)
+{
+    uint64_t backing_bytes = 0;
+
+    if (settings.backing == NULL)
+        return NULL;
     TRY(backing_size(operands->operands[0], &backing_bytes));
-    if (size == NULL)
+    if (operands->operand_count < 2)
         options->virtual_bytes = backing_bytes;
     return NULL;
 }
@@ -124,10 +134,11 @@ static struct err *check_draft(const struct image_file *file)
 
 static struct err *run(const struct option_result *operands)
 {
-    struct qcow_create_options options;
+    struct qcow_create_options options = {.virtual_bytes = 0};
     struct image_file file = {.draft = NULL};
 
-    TRY(read_settings(operands, &options));
+    program_check_usage(read_settings(operands, &options));
+    TRY(take_backing_size(operands, &options));
     TRY(image_file_create(operands->operands[0], settings.force, settings.format, &options, &file));
     struct err *err = check_draft(&file);
     if (err == NULL)

@@ -13,7 +13,6 @@
 
 #include "base/cleanup.h"
 #include "base/file_io.h"
-#include "storage/disk_image.h"
 #include "storage/host_file.h"
 
 #define IMAGE_MODE 0644
@@ -90,9 +89,10 @@ struct err *image_file_create(const char *path, bool may_replace, const char *fo
 }
 
 struct err *image_file_open(const struct image_file *file, const char *format,
-                            struct block **out_block)
+                            struct image_layer *out_layer)
 {
-    return disk_image_open(file->draft, format, DISK_IMAGE_WRITABLE, out_block);
+    return image_layer_open(file->draft, format, DISK_IMAGE_WRITABLE,
+                            (struct image_layer_use){.locking = IMAGE_LAYER_LOCKED}, out_layer);
 }
 
 struct err *image_file_publish(struct image_file *file)

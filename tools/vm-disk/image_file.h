@@ -11,7 +11,7 @@
 #include <stdbool.h>
 
 #include "base/err.h"
-#include "storage/block.h"
+#include "storage/image_layer.h"
 #include "storage/qcow/qcow_create.h"
 
 struct image_file {
@@ -31,7 +31,7 @@ ERR_RESULT image_file_create(const char *path, bool may_replace, const char *for
 
 /* Opens the draft for writing. */
 ERR_RESULT image_file_open(const struct image_file *file, const char *format,
-                           struct block **out_block);
+                           struct image_layer *out_layer);
 
 /* Gives it its final name, durably. */
 ERR_RESULT image_file_publish(struct image_file *file);

@@ -55,6 +55,9 @@ struct err *image_options_read(const struct image_options *options,
         (cluster_bytes & (cluster_bytes - 1)) != 0)
         return err_new(ERR_INVALID, "cluster size '%s' is not a power of two from 512 to 2M",
                        options->cluster_size);
+    if (!is_power_of_two(options->refcount_bits))
+        return err_new(ERR_INVALID, "refcounts of %llu bits: it must be 1, 2, 4, 8, 16, 32 or 64",
+                       (unsigned long long)options->refcount_bits);
     read.cluster_bits =
         options->is_static ? QCOW_STATIC_CLUSTER_BITS : (uint32_t)__builtin_ctzll(cluster_bytes);
     TRY(image_compression_parse(options->compression, &read.compression));

@@ -3,16 +3,19 @@
  * main.c - vm-disk: makes, looks at, checks and changes disk images. Tested by: tests/disk
  */
 #include "base/checked_math.h"
+#include "base/thread.h"
 #include "tools/program_verb.h"
 #include "tools/vm-disk/compare_command.h"
 #include "tools/vm-disk/convert_command.h"
 #include "tools/vm-disk/create_command.h"
 #include "tools/vm-disk/info_command.h"
+#include "tools/vm-disk/map_command.h"
+#include "tools/vm-disk/measure_command.h"
 
 int main(int argc, char **argv)
 {
-    const struct program_verb list[] = {create_command, info_command, compare_command,
-                                        convert_command};
+    const struct program_verb list[] = {create_command,  info_command,    map_command,
+                                        compare_command, measure_command, convert_command};
     const struct program_verbs verbs = {
         .program = "vm-disk",
         .summary = "Makes, looks at, checks and changes disk images.",
@@ -20,5 +23,6 @@ int main(int argc, char **argv)
         .count = ARRAY_COUNT(list),
     };
 
+    thread_become(ROLE_LOOP);
     return program_verbs_main(&verbs, argc, argv);
 }
