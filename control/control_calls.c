@@ -202,6 +202,16 @@ struct err *control_prepare_disks(struct control_client *client)
     return call_done(client, &request);
 }
 
+struct err *control_swap_layers(struct control_client *client, const char *disk, const char *path)
+{
+    Ferry__ControlSwapLayers swap = FERRY__CONTROL_SWAP_LAYERS__INIT;
+    Ferry__ControlRequest request = bare_request(FERRY__CONTROL_REQUEST__CALL_SWAP_LAYERS);
+    swap.disk = (char *)(uintptr_t)disk;
+    swap.path = (char *)(uintptr_t)path;
+    request.swap_layers = &swap;
+    return call_done(client, &request);
+}
+
 struct err *control_freeze_disks(struct control_client *client, Ferry__ControlReply **out_reply)
 {
     Ferry__ControlRequest request = bare_request(FERRY__CONTROL_REQUEST__CALL_FREEZE_DISKS);

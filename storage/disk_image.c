@@ -284,8 +284,8 @@ struct err *disk_image_check_switch(struct block *block)
         return err_new(ERR_STATE, "switch disk '%s': it is not writable", self->path);
     if (depth_of(self) >= DISK_BACKING_DEPTH_MAX)
         return err_new(ERR_STATE,
-                       "switch disk '%s': it stands on %u layers, which is the most; start the "
-                       "machine anew on a flat copy ('qemu-img convert -O qcow2')",
+                       "switch disk '%s': it stands on %u layers, which is the most; saving merges "
+                       "them unless it is told not to, and says why where it can not",
                        self->path, depth_of(self));
     return NULL;
 }

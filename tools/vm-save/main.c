@@ -17,6 +17,8 @@ static const struct option_row rows[] = {
                   "longest pause when the rounds do not converge; else nothing is saved"),
     OPTION_NUMBER("memory", 0, struct save_options, memory_mib, "MIB", 1, 65536, 1024,
                   "most memory to use for pages on their way to the store"),
+    OPTION_FLAG("no-merge", 0, struct save_options, no_merge,
+                "leave the layers of disks alone, however many there are"),
     OPTION_FLAG("json", 0, struct save_options, json, "print JSON"),
 };
 

@@ -8,16 +8,29 @@
 
 #include "base/cleanup.h"
 #include "base/limits.h"
+#include "base/log.h"
 #include "control/control_client.h"
 #include "control/runtime_folder.h"
+#include "snapshot/disk_layers.h"
 #include "snapshot/store_directory.h"
 #include "snapshot/take.h"
 #include "tools/program_json.h"
 #include "tools/vm-save/save_report.h"
 
+/* The snapshot is there: what goes wrong here is told and is no failure of the save. */
+static void shorten_chains(struct control_client *client, const struct take_result *result,
+                           struct disk_layers_result *out_layers)
+{
+    struct err *err = disk_layers_shorten(client, result->manifest, out_layers);
+
+    if (err != NULL)
+        log_err(LOG_WARNING, "layers of a disk not merged, which the next save tries again", err);
+}
+
 static struct err *save(const struct save_options *options, struct control_client *client,
                         struct snapshot_store *store)
 {
+    struct disk_layers_result layers = {0};
     struct take_result result;
 
     TRY(snapshot_take(client, store,
@@ -28,10 +41,12 @@ static struct err *save(const struct save_options *options, struct control_clien
                           .is_full = options->full,
                       },
                       &result));
+    if (!options->no_merge)
+        shorten_chains(client, &result, &layers);
     if (options->json)
-        program_json_print(save_report_json(&result));
+        program_json_print(save_report_json(&result, &layers));
     else
-        save_report_print(&result, stdout);
+        save_report_print(&result, &layers, stdout);
     take_result_finish(&result);
     return NULL;
 }

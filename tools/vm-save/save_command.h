@@ -16,6 +16,7 @@ struct save_options {
     uint64_t pause_max_ms;
     uint64_t memory_mib;
     bool full;
+    bool no_merge;
     bool json;
 };
 

@@ -8,6 +8,7 @@
 
 #include "base/checked_math.h"
 #include "base/limits.h"
+#include "snapshot/disk_layers.h"
 #include "snapshot/take.h"
 
 static double mib(uint64_t bytes)
@@ -15,7 +16,8 @@ static double mib(uint64_t bytes)
     return (double)bytes / (double)MIB;
 }
 
-void save_report_print(const struct take_result *result, FILE *out)
+void save_report_print(const struct take_result *result, const struct disk_layers_result *layers,
+                       FILE *out)
 {
     const Ferry__SnapshotManifest *manifest = result->manifest;
     const Ferry__SnapshotCounters *counters = manifest->counters;
@@ -35,6 +37,9 @@ void save_report_print(const struct take_result *result, FILE *out)
         if (!disks->disks[i]->read_only)
             (void)fprintf(out, "  disk %s continues in %s\n", disks->disks[i]->id,
                           disks->disks[i]->active_path);
+    if (layers->merged != 0)
+        (void)fprintf(out, "  disks have %u layers less: %.1f MiB of them were merged\n",
+                      layers->merged, mib(layers->copied_bytes));
     if (!result->is_tracked)
         (void)fprintf(out,
                       "  the machine does not know this snapshot: the next one will be full\n");
@@ -52,7 +57,7 @@ static json_t *disks_json(const Ferry__ControlFrozenDisks *disks)
     return list;
 }
 
-json_t *save_report_json(const struct take_result *result)
+json_t *save_report_json(const struct take_result *result, const struct disk_layers_result *layers)
 {
     const Ferry__SnapshotManifest *manifest = result->manifest;
     const Ferry__SnapshotCounters *counters = manifest->counters;
@@ -68,6 +73,7 @@ json_t *save_report_json(const struct take_result *result)
         {"pages_zero", counters->pages_zero}, {"bytes", counters->bytes},
         {"pause_us", counters->pause_us},     {"residual_pages", counters->residual_pages},
         {"rounds", counters->rounds},         {"total_us", result->total_us},
+        {"layers_merged", layers->merged},    {"merged_bytes", layers->copied_bytes},
     };
 
     for (size_t i = 0; i < result->timings.count; i++)

@@ -8,9 +8,11 @@
 #include <jansson.h>
 #include <stdio.h>
 
+struct disk_layers_result;
 struct take_result;
 
-void save_report_print(const struct take_result *result, FILE *out);
-json_t *save_report_json(const struct take_result *result);
+void save_report_print(const struct take_result *result, const struct disk_layers_result *layers,
+                       FILE *out);
+json_t *save_report_json(const struct take_result *result, const struct disk_layers_result *layers);
 
 #endif

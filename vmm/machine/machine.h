@@ -77,6 +77,10 @@ void machine_forget_prepared_disks(struct machine *machine); /* removes them */
 ERR_RESULT machine_freeze_disks(struct paused_machine *paused,
                                 Ferry__ControlFrozenDisks **out_disks);
 
+/* A layer of a disk was merged with some below it; see disk_image_swap_layers. */
+ERR_RESULT machine_swap_layers(struct machine *machine, const char *disk_id, const char *path,
+                               unsigned *out_gone);
+
 /* Locks are given up, and taken again; see storage/disk_image.h. */
 ERR_RESULT machine_hand_over_disks(struct paused_machine *paused);
 ERR_RESULT machine_take_back_disks(struct paused_machine *paused);

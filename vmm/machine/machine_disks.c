@@ -207,6 +207,20 @@ struct err *machine_freeze_disks(struct paused_machine *paused,
     return NULL;
 }
 
+struct err *machine_swap_layers(struct machine *machine, const char *disk_id, const char *path,
+                                unsigned *out_gone)
+{
+    for (size_t i = 0; i < machine->disk_count; i++) {
+        struct machine_disk *disk = &machine->disks[i];
+        if (strcmp(disk->config->id, disk_id) != 0)
+            continue;
+        if (disk->block == NULL)
+            return err_new(ERR_STATE, "disk '%s' is not open", disk_id);
+        return err_wrap(disk_image_swap_layers(disk->block, path, out_gone), "disk '%s'", disk_id);
+    }
+    return err_new(ERR_NOT_FOUND, "the machine has no disk '%.64s'", disk_id);
+}
+
 /* Of the first `count` disks. */
 static struct err *take_back(struct machine *machine, size_t count)
 {

@@ -10,6 +10,7 @@
 #include <string.h>
 
 #include "base/cleanup.h"
+#include "base/log.h"
 #include "base/test_hook.h"
 #include "proto/section.h"
 #include "vmm/machine/machine.h"
@@ -263,6 +264,17 @@ struct err *machine_call_freeze_disks(struct machine_control *control, struct ma
     reply.disks = disks;
     machine_call_reply(call, &reply, NULL, 0);
     ferry__control_frozen_disks__free_unpacked(disks, NULL);
+    return NULL;
+}
+
+struct err *machine_call_swap_layers(struct machine_control *control, struct machine_call *call)
+{
+    const Ferry__ControlSwapLayers *swap = call->request->swap_layers;
+    unsigned gone = 0;
+
+    TRY(machine_control_expect_machine(control, "swap layers"));
+    TRY(machine_swap_layers(control->machine, swap->disk, swap->path, &gone));
+    log_info("layers merged", "disk='%s' layer='%s' gone=%u", swap->disk, swap->path, gone);
     return NULL;
 }
 

@@ -1,0 +1,31 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * disk_layers.h - keeps the chains of a saved machine's disks short.
+ *
+ * Each snapshot adds a layer to each disk. When there are many, some become one: this process does
+ * the copying, and the machine, which runs on, opens the result in their place. Files that
+ * snapshots refer to stay. Thread: any one; blocks.
+ */
+#ifndef SNAPSHOT_DISK_LAYERS_H
+#define SNAPSHOT_DISK_LAYERS_H
+
+#include <stdint.h>
+
+#include "base/err.h"
+#include "proto/snapshot.pb-c.h"
+
+struct control_client;
+
+struct disk_layers_result {
+    unsigned merged; /* layers that the chains have less */
+    uint64_t copied_bytes;
+};
+
+/* For the disks of a snapshot that was just taken through this connection. Out of an error nothing
+ * worse comes than chains that are as long as before; the result counts what was done all the same.
+ */
+ERR_RESULT disk_layers_shorten(struct control_client *client,
+                               const Ferry__SnapshotManifest *manifest,
+                               struct disk_layers_result *out_result);
+
+#endif
