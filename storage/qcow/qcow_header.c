@@ -274,10 +274,7 @@ struct err *qcow_header_check_writable(const struct qcow_header *header)
 {
     if (header->incompatible & QCOW_INCOMPATIBLE_CORRUPT)
         return err_new(ERR_STATE, "the image is marked corrupt; repair a copy of it with "
-                                  "'qemu-img check -r all'");
-    if (header->incompatible & QCOW_INCOMPATIBLE_DIRTY)
-        return err_new(ERR_STATE, "the image was not closed properly and its refcounts may be "
-                                  "wrong; repair it with 'qemu-img check -r all'");
+                                  "'vm-disk check -r all'");
     if (header->has_bitmaps)
         return err_new(ERR_INCOMPATIBLE,
                        "the image holds persistent bitmaps, which can not be kept up; run the "

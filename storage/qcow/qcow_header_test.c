@@ -153,7 +153,7 @@ TEST(some_images_may_be_read_but_not_written)
         size_t offset;
         uint64_t value;
         unsigned bytes;
-    } rows[] = {{72, 1, 8}, {72, 2, 8}, {112, QCOW_EXTENSION_BITMAPS, 4}};
+    } rows[] = {{72, 2, 8}, {72, 3, 8}, {112, QCOW_EXTENSION_BITMAPS, 4}};
 
     for (size_t i = 0; i < ARRAY_COUNT(rows); i++) {
         struct qcow_header header;

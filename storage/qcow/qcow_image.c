@@ -8,9 +8,11 @@
 
 #include "base/assert.h"
 #include "base/cleanup.h"
+#include "base/log.h"
 #include "storage/qcow/qcow_flush.h"
 #include "storage/qcow/qcow_image_internal.h"
 #include "storage/qcow/qcow_read.h"
+#include "storage/qcow/qcow_repair.h"
 #include "storage/qcow/qcow_write.h"
 #include "storage/qcow/qcow_zero.h"
 
@@ -64,9 +66,31 @@ static struct err *clear_autoclear(struct qcow_image *image)
     return host_file_sync(image->file);
 }
 
+/* qcow2, "incompatible_features", "Dirty bit": refcounts may be wrong, so they are made anew before
+ * anything is allocated by them. */
+static struct err *repair_dirty(struct qcow_image *image)
+{
+    struct qcow_repair_report report;
+
+    if (image->base.is_read_only || (image->header.incompatible & QCOW_INCOMPATIBLE_DIRTY) == 0 ||
+        (image->header.incompatible & QCOW_INCOMPATIBLE_CORRUPT) != 0)
+        return NULL;
+    TRY(qcow_repair(image->file, QCOW_REPAIR_ALL, NULL, &report));
+    if (report.after.errors > 0)
+        return err_new(ERR_STATE,
+                       "the image was not closed properly, and %llu errors in it can not be "
+                       "repaired; see 'vm-disk check'",
+                       (unsigned long long)report.after.errors);
+    log_warning("image was not closed properly, repaired", "image=%s errors=%llu leaks=%llu",
+                image->file->path, (unsigned long long)report.before.errors,
+                (unsigned long long)report.before.leaks);
+    return qcow_header_read(image->file, &image->header);
+}
+
 static struct err *load(struct qcow_image *image)
 {
     TRY(qcow_header_read(image->file, &image->header));
+    TRY(repair_dirty(image));
     image->base.virtual_bytes = image->header.virtual_bytes;
     image->cluster_bytes = (uint64_t)1 << image->header.cluster_bits;
     image->context = (struct qcow_entry_context){

@@ -5,7 +5,9 @@
 #include "base/checked_math.h"
 #include "base/limits.h"
 #include "base/unit_test.h"
+#include "storage/block.h"
 #include "storage/qcow/qcow_create.h"
+#include "storage/qcow/qcow_image.h"
 #include "storage/qcow/qcow_repair.h"
 #include "storage/testing/host_file_fake.h"
 #include "storage/testing/host_file_recorder.h"
@@ -177,6 +179,43 @@ TEST(what_can_not_be_put_right_stays_marked)
     image_fixture_finish(&image);
 }
 
+TEST(a_dirty_image_is_repaired_when_it_is_opened_for_writing)
+{
+    struct image_bytes image = make(12, 16, false), broken = image_fixture_copy(&image);
+    struct host_file *file = NULL;
+    struct block *disk = NULL;
+    void *data = NULL;
+
+    image_fixture_put(&broken, 72, 1);
+    forget_blocks(&broken);
+    ASSERT_OK(host_file_fake_create(broken.data, broken.len, &file));
+    image_fixture_finish(&broken);
+    host_file_fake_keep(file, &data, &broken.len);
+    ASSERT_OK(qcow_image_open(file, false, &disk));
+    ASSERT_OK(block_close(disk));
+    broken.data = data;
+
+    assert_sound(&broken);
+    assert_same_content(&image, &broken);
+    image_fixture_finish(&image);
+    image_fixture_finish(&broken);
+}
+
+TEST(a_dirty_image_that_is_only_read_is_left_as_it_is)
+{
+    struct image_bytes image = make(12, 16, false);
+    struct host_file *file = NULL;
+    struct block *disk = NULL;
+
+    mark_dirty(&image);
+    image_fixture_put(&image, 72, 1);
+    ASSERT_OK(host_file_fake_create(image.data, image.len, &file));
+    ASSERT_OK(qcow_image_open(file, true, &disk));
+    assert_int_equal(host_file_fake_operations(file), 0);
+    ASSERT_OK(block_close(disk));
+    image_fixture_finish(&image);
+}
+
 /* Each prefix of what a repair writes, the last write torn in every way between sectors. */
 static void cut(const struct image_bytes *before, const struct record_log *log, size_t count,
                 uint64_t keep)
@@ -236,6 +275,8 @@ int main(void)
         cmocka_unit_test(counts_are_rebuilt_in_images_of_every_kind),
         cmocka_unit_test(leaks_alone_are_not_touched_while_there_are_errors),
         cmocka_unit_test(what_can_not_be_put_right_stays_marked),
+        cmocka_unit_test(a_dirty_image_is_repaired_when_it_is_opened_for_writing),
+        cmocka_unit_test(a_dirty_image_that_is_only_read_is_left_as_it_is),
         cmocka_unit_test(a_power_cut_while_repairing_harms_nothing),
     };
 

@@ -216,6 +216,86 @@ class Comparing(Operator):
         self.disk("compare", "-f", "raw", "a.raw", "b.qcow2", "--strict", code=4)
 
 
+class Checking(Operator):
+    """check."""
+
+    def make(self):
+        raw = self.make_raw("a.raw", 24)
+        self.disk("convert", "-f", "raw", raw, "a.qcow2")
+        return raw
+
+    def damage(self, offset, data):
+        with open(self.folder / "a.qcow2", "r+b") as image:
+            image.seek(offset)
+            image.write(data)
+
+    def read_be64(self, offset):
+        with open(self.folder / "a.qcow2", "rb") as image:
+            image.seek(offset)
+            return int.from_bytes(image.read(8), "big")
+
+    def first_block(self):
+        return self.read_be64(self.read_be64(48))
+
+    def test_sound_images_of_qemu(self):
+        raw = self.make_raw("a.raw", 24)
+        for number, options in enumerate(("compat=0.10", "extended_l2=on,cluster_size=128k",
+                                          "refcount_bits=1", "cluster_size=512")):
+            image = f"{number}.qcow2"
+            self.call("qemu-img", "convert", "-c", "-f", "raw", "-O", "qcow2", "-o", options, raw,
+                      image)
+            self.call("qemu-io", "-f", "qcow2", "-c", "write -P 9 1M 300k", image)
+            if "bits=1" not in options:
+                for name in "xy":
+                    self.call("qemu-img", "snapshot", "-c", name, image)
+                    self.call("qemu-io", "-f", "qcow2", "-c", "write -P 8 1M 70k", image)
+            if "0.10" not in options:
+                self.call("qemu-img", "bitmap", "--add", image, "b")
+            result = self.json("check", image)["result"]
+            self.assertEqual((result["errors"], result["leaks"]), (0, 0), options)
+            theirs = json.loads(self.call("qemu-img", "check", "--output=json", image))
+            self.assertEqual(result["image_end"], theirs["image-end-offset"])
+            self.assertEqual(result["allocated_clusters"], theirs["allocated-clusters"])
+
+    def test_leaks_are_found_and_put_right(self):
+        raw = self.make()
+        self.damage(self.first_block(), b"\0\2")
+        self.assertEqual(self.json("check", "a.qcow2")["result"]["leaks"], 1)
+        self.assertIn("--yes", self.disk("check", "-r", "leaks", "a.qcow2", code=4))
+        self.disk("check", "-r", "leaks", "--yes", "a.qcow2")
+        self.satisfies_qemu("a.qcow2", raw)
+
+    def test_lost_counts_are_made_anew(self):
+        raw = self.make()
+        self.damage(self.first_block(), bytes(65536))
+        self.assertIn("damaged", self.disk("check", "a.qcow2", code=1))
+        self.call("qemu-img", "check", "a.qcow2", code=2)
+        self.disk("check", "-r", "all", "--yes", "a.qcow2")
+        self.satisfies_qemu("a.qcow2", raw)
+
+    def test_a_dirty_image_is_repaired_when_it_is_used(self):
+        self.disk("create", "--lazy-refcounts", "a.qcow2", "24M")
+        self.call("sh", "-c", "qemu-io -f qcow2 -t writeback -c 'write -P 5 0 1M' -c flush "
+                  "-c 'sigraise 9' a.qcow2 || true")
+        self.assertTrue(self.json("info", "a.qcow2")["layers"][0]["qcow2"]["features"]
+                        .count("dirty"))
+        self.disk("check", "-r", "all", "-y", "a.qcow2")
+        self.call("qemu-img", "check", "-q", "a.qcow2")
+        self.assertIn("read 1048576", self.call("qemu-io", "-r", "-f", "qcow2", "-c",
+                                                "read -P 5 0 1M", "a.qcow2"))
+
+    def test_an_image_in_use_is_not_checked(self):
+        self.make()
+        with subprocess.Popen(["qemu-io", "-f", "qcow2", "a.qcow2"], cwd=self.folder,
+                              stdin=subprocess.PIPE, stdout=subprocess.DEVNULL) as user:
+            deadline = time.monotonic() + 20
+            while not self.json("info", "a.qcow2")["layers"][0]["in_use"]:
+                self.assertLess(time.monotonic(), deadline)
+                time.sleep(0.02)
+            self.assertIn("in use", self.disk("check", "a.qcow2", code=5))
+            user.communicate(b"quit\n", timeout=20)
+
+
 class Refusing(Operator):
     """What goes wrong leaves nothing behind, and says what to do."""
 

@@ -5,6 +5,7 @@
 #include "base/checked_math.h"
 #include "base/thread.h"
 #include "tools/program_verb.h"
+#include "tools/vm-disk/check_command.h"
 #include "tools/vm-disk/compare_command.h"
 #include "tools/vm-disk/convert_command.h"
 #include "tools/vm-disk/create_command.h"
@@ -14,8 +15,10 @@
 
 int main(int argc, char **argv)
 {
-    const struct program_verb list[] = {create_command,  info_command,    map_command,
-                                        compare_command, measure_command, convert_command};
+    const struct program_verb list[] = {
+        create_command,  info_command,    map_command,     check_command,
+        compare_command, measure_command, convert_command,
+    };
     const struct program_verbs verbs = {
         .program = "vm-disk",
         .summary = "Makes, looks at, checks and changes disk images.",
