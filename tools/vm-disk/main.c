@@ -12,13 +12,22 @@
 #include "tools/vm-disk/info_command.h"
 #include "tools/vm-disk/map_command.h"
 #include "tools/vm-disk/measure_command.h"
+#include "tools/vm-disk/serve_command.h"
 
 int main(int argc, char **argv)
 {
+    /* clang-format off */
     const struct program_verb list[] = {
-        create_command,  info_command,    map_command,     check_command,
-        compare_command, measure_command, convert_command,
+        create_command,
+        info_command,
+        map_command,
+        check_command,
+        compare_command,
+        measure_command,
+        convert_command,
+        serve_command,
     };
+    /* clang-format on */
     const struct program_verbs verbs = {
         .program = "vm-disk",
         .summary = "Makes, looks at, checks and changes disk images.",
