@@ -18,6 +18,15 @@
 #define HOST_OFFSET_MAX ((uint64_t)1 << 55)
 
 #define LIST_CAPACITY_MIN ((size_t)64)
+#define HOLES_MAX         ((size_t)65536)
+
+/* A run of clusters whose counts are raised at once: what a power cut may leak. */
+#define RESERVE_BYTES_MIN    (1 * MIB)
+#define RESERVE_BYTES_MAX    (64 * MIB)
+#define RESERVE_CLUSTERS_MAX ((uint64_t)16384)
+
+/* How many clusters of the file are looked at for holes each time. */
+#define SCAN_CLUSTERS 65536u
 
 struct err *qcow_allocator_init(struct qcow_allocator *allocator, struct host_file *file,
                                 struct qcow_refcounts *refcounts, const struct qcow_header *header)
@@ -27,13 +36,19 @@ struct err *qcow_allocator_init(struct qcow_allocator *allocator, struct host_fi
 
     TRY(host_file_size(file, &file_bytes));
     uint64_t end = divide_up(file_bytes, cluster_bytes);
+    uint64_t max = MIN(RESERVE_BYTES_MAX, header->virtual_bytes / 8) >> header->cluster_bits;
+    max = MIN(MAX(max, (uint64_t)1), RESERVE_CLUSTERS_MAX);
     *allocator = (struct qcow_allocator){
         .file = file,
         .refcounts = refcounts,
         .cluster_bits = header->cluster_bits,
-        /* Holes inside the file are found once a discard moves the search down. */
-        .next = end,
         .fresh_from = end,
+        .tail = end,
+        .reserve_count = MIN(MAX(RESERVE_BYTES_MIN >> header->cluster_bits, (uint64_t)1), max),
+        .reserve_max = max,
+        /* Where a cluster is filled in parts, what is never written would take space for good. */
+        .may_preallocate = !qcow_header_has_extended_l2(header),
+        .scan_end = end,
         .l1 = {.first = header->l1_offset >> header->cluster_bits,
                .count = divide_up((uint64_t)header->l1_entries * 8, cluster_bytes)},
     };
@@ -42,6 +57,7 @@ struct err *qcow_allocator_init(struct qcow_allocator *allocator, struct host_fi
 
 void qcow_allocator_finish(struct qcow_allocator *allocator)
 {
+    free(allocator->holes.runs);
     free(allocator->dropped.clusters);
     free(allocator->releasing.clusters);
 }
@@ -56,34 +72,37 @@ bool qcow_allocator_is_table(const struct qcow_allocator *allocator, uint64_t cl
            cluster - table_first < table_count;
 }
 
-/* Moves `next` to the first free cluster, making refcount blocks on the way. */
-static struct err *find_free(struct qcow_allocator *allocator)
+static struct err *uncounted_table(const struct qcow_allocator *allocator)
+{
+    return err_new(ERR_INVALID,
+                   "image '%s' does not count its own tables; repair it with 'qemu-img check -r "
+                   "all'",
+                   allocator->file->path);
+}
+
+/* Moves `tail` to the next free cluster, making refcount blocks on the way. */
+static struct err *find_tail(struct qcow_allocator *allocator)
 {
     for (;;) {
-        uint64_t cluster = allocator->next, count = 1;
+        uint64_t cluster = allocator->tail, count = 1;
         if (cluster >= HOST_OFFSET_MAX >> allocator->cluster_bits)
             return err_new(ERR_IO, "image '%s' is as large as the format allows",
                            allocator->file->path);
         if (!qcow_refcounts_covers(allocator->refcounts, cluster)) {
             TRY(qcow_refcounts_cover(allocator->refcounts, cluster, &count));
-            allocator->next = cluster + count;
-            allocator->fresh_from = MAX(allocator->fresh_from, allocator->next);
+            allocator->tail = cluster + count;
+            allocator->fresh_from = MAX(allocator->fresh_from, allocator->tail);
             continue;
         }
         TRY(qcow_refcounts_get(allocator->refcounts, cluster, &count));
         if (count == 0)
             break;
-        allocator->next++;
+        allocator->tail++;
     }
-    if (qcow_allocator_is_table(allocator, allocator->next))
-        return err_new(ERR_INVALID,
-                       "image '%s' does not count its own tables; repair it with 'qemu-img check "
-                       "-r all'",
-                       allocator->file->path);
-    return NULL;
+    return qcow_allocator_is_table(allocator, allocator->tail) ? uncounted_table(allocator) : NULL;
 }
 
-static bool is_free_too(struct qcow_allocator *allocator, uint64_t cluster)
+static bool is_free(struct qcow_allocator *allocator, uint64_t cluster)
 {
     uint64_t count = 1;
 
@@ -95,39 +114,155 @@ static bool is_free_too(struct qcow_allocator *allocator, uint64_t cluster)
     return err == NULL && count == 0;
 }
 
+/* Counts up to `wanted` adjacent free clusters once; the first is free. */
+static struct err *count_run(struct qcow_allocator *allocator, uint64_t first, uint64_t wanted,
+                             struct qcow_run *out_run)
+{
+    struct qcow_run run = {.first = first};
+
+    while (run.count < wanted && is_free(allocator, first + run.count)) {
+        struct err *err = qcow_refcounts_set(allocator->refcounts, first + run.count, 1);
+        if (err != NULL && run.count == 0)
+            return err;
+        err_free(err); /* a shorter run will do */
+        if (err != NULL)
+            break;
+        run.count++;
+    }
+    *out_run = run;
+    return NULL;
+}
+
+/* Forgets the hole when there is no memory: it is found again when the image is opened again. */
+static void add_hole(struct qcow_run_list *holes, uint64_t first, uint64_t count)
+{
+    if (holes->count == holes->capacity) {
+        size_t capacity = MAX(holes->capacity * 2, LIST_CAPACITY_MIN);
+        struct qcow_run *runs =
+            capacity > HOLES_MAX ? NULL : realloc(holes->runs, capacity * sizeof(*holes->runs));
+        if (runs == NULL)
+            return;
+        holes->runs = runs;
+        holes->capacity = capacity;
+    }
+    holes->runs[holes->count++] = (struct qcow_run){.first = first, .count = count};
+}
+
+/* Looks at some more of the clusters that were there when the image was opened. */
+static void scan(struct qcow_allocator *allocator)
+{
+    uint64_t end = MIN(allocator->scanned + SCAN_CLUSTERS, allocator->scan_end);
+
+    for (uint64_t at = allocator->scanned, run; at < end; at += run + 1) {
+        for (run = 0; at + run < end && is_free(allocator, at + run);)
+            run++;
+        if (run > 0)
+            add_hole(&allocator->holes, at, run);
+    }
+    allocator->scanned = end;
+}
+
+static struct err *reserve(struct qcow_allocator *allocator, uint64_t wanted)
+{
+    uint64_t count = MIN(MAX(wanted, allocator->reserve_count), allocator->reserve_max);
+
+    TRY(find_tail(allocator));
+    TRY(count_run(allocator, allocator->tail, count, &allocator->reserved));
+    allocator->tail += allocator->reserved.count;
+    allocator->reserve_count = MIN(count * 2, allocator->reserve_max);
+    if (allocator->may_preallocate) {
+        /* The host may say no: then the write will say so, if it must. */
+        struct err *err = host_file_allocate(allocator->file,
+                                             allocator->reserved.first << allocator->cluster_bits,
+                                             allocator->reserved.count << allocator->cluster_bits);
+        allocator->may_preallocate = err == NULL;
+        err_free(err);
+    }
+    scan(allocator);
+    return NULL;
+}
+
+/* False: no hole is left. */
+static bool take_hole(struct qcow_allocator *allocator, uint64_t wanted, struct qcow_run *out_run)
+{
+    struct qcow_run_list *holes = &allocator->holes;
+
+    while (holes->count > 0) {
+        struct qcow_run *hole = &holes->runs[holes->count - 1];
+        struct qcow_run run = {.count = 0};
+        struct err *err = count_run(allocator, hole->first, MIN(wanted, hole->count), &run);
+        err_free(err); /* the end of the file will do */
+        uint64_t passed = MAX(run.count, (uint64_t)1);
+        hole->first += passed;
+        hole->count -= passed;
+        if (hole->count == 0)
+            holes->count--;
+        if (run.count > 0) {
+            *out_run = run;
+            return true;
+        }
+    }
+    return false;
+}
+
 struct err *qcow_allocator_take(struct qcow_allocator *allocator, uint64_t wanted,
                                 struct qcow_run *out_run)
 {
-    TRY(find_free(allocator));
+    struct qcow_run *reserved = &allocator->reserved;
 
-    struct qcow_run run = {
-        .first = allocator->next, .count = 1, .is_fresh = allocator->next >= allocator->fresh_from};
+    if (take_hole(allocator, wanted, out_run))
+        return NULL;
+    if (reserved->count == 0)
+        TRY(reserve(allocator, wanted));
+
+    struct qcow_run run = {.first = reserved->first,
+                           .count = MIN(wanted, reserved->count),
+                           .is_fresh = reserved->first >= allocator->fresh_from};
     if (!run.is_fresh)
-        wanted = MIN(wanted, allocator->fresh_from - run.first);
-    while (run.count < wanted && is_free_too(allocator, run.first + run.count))
-        run.count++;
-    for (uint64_t i = 0; i < run.count; i++)
-        TRY(qcow_refcounts_set(allocator->refcounts, run.first + i, 1));
-    allocator->next = run.first + run.count;
-    allocator->fresh_from = MAX(allocator->fresh_from, allocator->next);
+        run.count = MIN(run.count, allocator->fresh_from - run.first);
+    reserved->first += run.count;
+    reserved->count -= run.count;
+    allocator->fresh_from = MAX(allocator->fresh_from, reserved->first);
     *out_run = run;
     return NULL;
 }
 
 /* Failing to lower a count leaks the cluster, which the format allows. */
-static void set_free(struct qcow_allocator *allocator, uint64_t cluster)
+static void set_free(struct qcow_allocator *allocator, uint64_t first, uint64_t count)
 {
-    struct err *err = qcow_refcounts_set(allocator->refcounts, cluster, 0);
-
-    if (err == NULL)
-        allocator->next = MIN(allocator->next, cluster);
-    err_free(err);
+    for (uint64_t i = 0; i < count; i++) {
+        struct err *err = qcow_refcounts_set(allocator->refcounts, first + i, 0);
+        err_free(err);
+    }
+    add_hole(&allocator->holes, first, count);
 }
 
 void qcow_allocator_untake(struct qcow_allocator *allocator, const struct qcow_run *run)
 {
-    for (uint64_t i = 0; i < run->count; i++)
-        set_free(allocator, run->first + i);
+    if (run->first + run->count == allocator->reserved.first) {
+        allocator->reserved.first -= run->count;
+        allocator->reserved.count += run->count;
+    } else {
+        set_free(allocator, run->first, run->count);
+    }
+}
+
+void qcow_allocator_give_back(struct qcow_allocator *allocator)
+{
+    struct qcow_run *reserved = &allocator->reserved;
+    uint64_t bytes;
+
+    if (reserved->count == 0)
+        return;
+    for (uint64_t i = 0; i < reserved->count; i++)
+        err_free(qcow_refcounts_set(allocator->refcounts, reserved->first + i, 0));
+    allocator->tail = MIN(allocator->tail, reserved->first);
+    *reserved = (struct qcow_run){.first = reserved->first};
+    /* What the host reserved behind the end goes back with a truncation to the same size. */
+    struct err *err = host_file_size(allocator->file, &bytes);
+    if (err == NULL && allocator->may_preallocate)
+        err = host_file_truncate(allocator->file, bytes);
+    err_free(err); /* it only takes space */
 }
 
 /* Makes room for `count` more; false: no memory. */
@@ -203,6 +338,17 @@ void qcow_allocator_release_begin(struct qcow_allocator *allocator)
     list->count = kept;
 }
 
+/* How many clusters of the sorted list from `first` on follow each other. */
+static size_t adjacent(const struct qcow_cluster_list *list, size_t first)
+{
+    size_t count = 1;
+
+    while (first + count < list->count &&
+           list->clusters[first + count] == list->clusters[first] + count)
+        count++;
+    return count;
+}
+
 /* The clusters are still counted, so nobody can be given one that is being punched. What the host
  * can not punch just keeps its space. */
 void qcow_allocator_punch_released(const struct qcow_allocator *allocator)
@@ -210,9 +356,7 @@ void qcow_allocator_punch_released(const struct qcow_allocator *allocator)
     const struct qcow_cluster_list *list = &allocator->releasing;
 
     for (size_t i = 0, run; i < list->count; i += run) {
-        for (run = 1; i + run < list->count; run++)
-            if (list->clusters[i + run] != list->clusters[i] + run)
-                break;
+        run = adjacent(list, i);
         err_free(host_file_punch(allocator->file, list->clusters[i] << allocator->cluster_bits,
                                  (uint64_t)run << allocator->cluster_bits));
     }
@@ -220,7 +364,11 @@ void qcow_allocator_punch_released(const struct qcow_allocator *allocator)
 
 void qcow_allocator_release_end(struct qcow_allocator *allocator)
 {
-    for (size_t i = 0; i < allocator->releasing.count; i++)
-        set_free(allocator, allocator->releasing.clusters[i]);
+    const struct qcow_cluster_list *list = &allocator->releasing;
+
+    for (size_t i = 0, run; i < list->count; i += run) {
+        run = adjacent(list, i);
+        set_free(allocator, list->clusters[i], run);
+    }
     allocator->releasing.count = 0;
 }

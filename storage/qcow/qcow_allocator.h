@@ -4,12 +4,16 @@
  *
  * A cluster goes round like this:
  *
- *   free --take--> counted --(entry set)--> referenced --drop--> dropped --capture--> releasing
- *    ^                |                                                                  |
- *    +----untake------+          <--(the flush that wrote the entry away is durable)-----+
+ *   free --reserve--> counted --take--> taken --(entry set)--> referenced --drop--> dropped
+ *    ^                   |                |                                            |
+ *    |<---give back------+<----untake-----+                                         capture
+ *    |                                                                                 v
+ *    +------------(the flush that wrote the entry away is durable)---------------- releasing
  *
- * Its count stays raised from "counted" until it is free again, so whatever a power cut keeps of
- * the metadata, no count is below the number of references. Thread: any, under the image's lock,
+ * Its count is raised from "counted" on until it is free again, so whatever a power cut keeps of
+ * the metadata, no count is below the number of references. Counts are raised for a run of clusters
+ * ahead of need: most allocations change no count, and a cut leaks that run at most. What a discard
+ * freed is used first, then the run at the end of the file. Thread: any, under the image's lock,
  * but for the punching in between release_begin and release_end.
  */
 #ifndef STORAGE_QCOW_QCOW_ALLOCATOR_H
@@ -31,6 +35,12 @@ struct qcow_run {
     bool is_fresh; /* never written: reads as zeros */
 };
 
+struct qcow_run_list {
+    struct qcow_run *runs; /* owned */
+    size_t count;
+    size_t capacity;
+};
+
 struct qcow_cluster_list {
     uint64_t *clusters; /* owned */
     size_t count;
@@ -41,8 +51,15 @@ struct qcow_allocator {
     struct host_file *file;
     struct qcow_refcounts *refcounts;
     unsigned cluster_bits;
-    uint64_t next;                    /* where the search for a free cluster starts */
-    uint64_t fresh_from;              /* clusters from here on were never written */
+    uint64_t fresh_from;      /* clusters from here on were never written */
+    uint64_t tail;            /* where the search for the next run starts */
+    struct qcow_run reserved; /* counted and nobody's; taken from its start */
+    uint64_t reserve_count;   /* how long the next run shall be */
+    uint64_t reserve_max;
+    bool may_preallocate;             /* the host reserves space for the run too */
+    struct qcow_run_list holes;       /* perhaps free, their counts tell; last in, first out */
+    uint64_t scanned;                 /* holes below that are in the list, */
+    uint64_t scan_end;                /* and from here on none was there at the start */
     struct qcow_run l1;               /* where the L1 table lies, which must never be handed out */
     struct qcow_cluster_list dropped; /* one item a lost reference, newest last */
     struct qcow_cluster_list releasing; /* captured by the flush that is running */
@@ -61,6 +78,9 @@ ERR_RESULT qcow_allocator_take(struct qcow_allocator *allocator, uint64_t wanted
                                struct qcow_run *out_run);
 /* Gives back what no entry ever pointed to. */
 void qcow_allocator_untake(struct qcow_allocator *allocator, const struct qcow_run *run);
+
+/* Gives back what is reserved: the image is about to be closed or sealed. */
+void qcow_allocator_give_back(struct qcow_allocator *allocator);
 
 /* An entry in memory stopped pointing to the clusters of these host bytes. */
 void qcow_allocator_drop(struct qcow_allocator *allocator, uint64_t offset, uint64_t len);

@@ -150,7 +150,12 @@ static bool is_clean(struct qcow_image *image)
 
 struct err *qcow_flush_settle(struct qcow_image *image)
 {
-    while (!image->base.is_read_only && !is_clean(image))
+    if (image->base.is_read_only)
+        return NULL;
+    lock_acquire(&image->lock);
+    qcow_allocator_give_back(&image->allocator);
+    lock_release(&image->lock);
+    while (!is_clean(image))
         TRY(qcow_flush(&image->base));
     return NULL;
 }

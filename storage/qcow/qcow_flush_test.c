@@ -2,10 +2,12 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/checked_math.h"
 #include "base/unit_test.h"
 #include "storage/qcow/qcow_create.h"
 #include "storage/qcow/qcow_flush.h"
 #include "storage/qcow/qcow_image.h"
+#include "storage/qcow/qcow_write_list.h"
 #include "storage/testing/host_file_fake.h"
 #include "storage/testing/qcow_checker.h"
 
@@ -71,6 +73,53 @@ TEST(a_flush_makes_at_most_two_barriers)
     assert_int_equal(verdict.errors, 0);
     assert_int_equal(verdict.leaks, 0);
     free(fixture.bytes);
+}
+
+static uint64_t operations_of_flush(struct fixture *fixture)
+{
+    uint64_t before = host_file_fake_operations(fixture->file);
+
+    ASSERT_OK(block_flush(fixture->disk));
+    return host_file_fake_operations(fixture->file) - before;
+}
+
+TEST(most_allocations_write_no_counts)
+{
+    struct fixture fixture;
+
+    set_up(&fixture);
+    ASSERT_OK(write_part(&fixture, 0, 1));
+    assert_int_equal(operations_of_flush(&fixture), 5); /* counts, L2 slice, L1 and two barriers */
+    for (uint64_t cluster = 1; cluster < 16; cluster++) {
+        ASSERT_OK(write_part(&fixture, 2 * cluster, 1));
+        assert_int_equal(operations_of_flush(&fixture), 3); /* an L2 slice and two barriers */
+    }
+    ASSERT_OK(block_close(fixture.disk));
+    struct qcow_verdict verdict = qcow_checker_run(fixture.bytes, fixture.len);
+    assert_int_equal(verdict.errors + verdict.leaks, 0);
+    free(fixture.bytes);
+}
+
+TEST(adjacent_metadata_is_one_write)
+{
+    struct qcow_write_list list = {NULL, 0};
+    struct host_file *file = NULL;
+    static const uint64_t offsets[] = {8192, 0, 20480, 4096, 12288};
+    uint8_t data[24576];
+
+    ASSERT_OK(host_file_fake_create(NULL, 0, &file));
+    for (size_t i = 0; i < ARRAY_COUNT(offsets); i++)
+        memset(qcow_write_list_add(&list, offsets[i], 4096), (int)i + 1, 4096);
+    uint64_t before = host_file_fake_operations(file);
+    ASSERT_OK(qcow_write_list_submit(&list, file));
+
+    assert_int_equal(host_file_fake_operations(file) - before, 2);
+    ASSERT_OK(host_file_read_bytes(file, data, sizeof(data), 0));
+    for (size_t i = 0; i < ARRAY_COUNT(offsets); i++)
+        assert_int_equal(data[offsets[i] + 4095], i + 1);
+    assert_int_equal(data[16384], 0);
+    qcow_write_list_finish(&list);
+    host_file_destroy(file);
 }
 
 TEST(a_discarded_cluster_is_used_again_only_after_a_flush)
@@ -236,6 +285,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_flush_makes_at_most_two_barriers),
+        cmocka_unit_test(most_allocations_write_no_counts),
+        cmocka_unit_test(adjacent_metadata_is_one_write),
         cmocka_unit_test(a_discarded_cluster_is_used_again_only_after_a_flush),
         cmocka_unit_test(a_guest_that_never_flushes_does_not_grow_the_file_for_ever),
         cmocka_unit_test(a_failed_barrier_is_never_taken_back),

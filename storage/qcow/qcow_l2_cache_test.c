@@ -33,7 +33,7 @@ static void set_up(struct qcow_l2_cache *cache, struct host_file **out_file, siz
 
 static void flush(struct qcow_l2_cache *cache, struct host_file *file, bool is_durable)
 {
-    struct qcow_write_list list = {NULL};
+    struct qcow_write_list list = {NULL, 0};
 
     ASSERT_OK(qcow_l2_cache_capture(cache, &list));
     if (is_durable)

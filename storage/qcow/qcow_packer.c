@@ -45,7 +45,7 @@ static struct err *share_locked(struct qcow_image *image, uint64_t at, bool *out
 static struct err *check_reach_locked(const struct qcow_image *image) REQUIRES(&image->lock)
 {
     unsigned offset_bits = 62 - (image->header.cluster_bits - 8);
-    uint64_t next = image->allocator.next + 2;
+    uint64_t next = image->allocator.tail + 2;
 
     if (next >> (offset_bits - image->header.cluster_bits) != 0)
         return err_new(ERR_IO, "image '%s' is too large for compressed clusters",

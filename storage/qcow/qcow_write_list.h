@@ -17,10 +17,12 @@ struct qcow_pending_write;
 
 struct qcow_write_list {
     struct qcow_pending_write *first; /* owned; newest first */
+    size_t count;
 };
 
 /* Adds a write and gives its buffer, which the caller fills; NULL: no memory. */
 uint8_t *qcow_write_list_add(struct qcow_write_list *list, uint64_t offset, size_t len);
+/* In the order of the file, adjacent ones as one write; no two overlap. */
 ERR_RESULT qcow_write_list_submit(const struct qcow_write_list *list, struct host_file *file);
 void qcow_write_list_finish(struct qcow_write_list *list);
 
