@@ -35,6 +35,8 @@ struct disk_image {
     enum disk_image_access access;
     struct image_layer_use use;    /* of every layer */
     struct image_folders *folders; /* owned; where layers may lie */
+    struct image_layer next;       /* prepared for a switch; its block is owned, NULL: none */
+    char *next_path;               /* owned */
 };
 
 static struct disk_image *self_of(struct block *block)
@@ -90,8 +92,16 @@ static bool image_plan(struct block *block, enum block_request_kind kind, uint64
     return newest != NULL && block_plan_append(newest, kind, offset, len, plan);
 }
 
+static void drop_next(struct disk_image *self)
+{
+    if (self->next.block != NULL)
+        err_free(block_close(TAKE_PTR(self->next.block))); /* nothing was written to it */
+    free(TAKE_PTR(self->next_path));
+}
+
 static void image_free(struct disk_image *self)
 {
+    drop_next(self);
     image_folders_destroy(self->folders);
     free(self->path);
     free(self->format);
@@ -290,27 +300,54 @@ struct err *disk_image_check_switch(struct block *block)
     return NULL;
 }
 
+static struct err *open_next(struct disk_image *self, const char *path, const char *overlay_path)
+{
+    drop_next(self);
+    self->next_path = strdup(overlay_path);
+    if (self->next_path == NULL)
+        return err_new(ERR_NO_MEMORY, "switch disk '%s'", path);
+    TRY(image_layer_open(overlay_path, "qcow2", DISK_IMAGE_WRITABLE, self->use, &self->next));
+    return check_overlay(self, path, overlay_path, &self->next);
+}
+
+struct err *disk_image_prepare(struct block *block, const char *overlay_path)
+{
+    struct disk_image *self = self_of(block);
+    struct err *err = disk_image_check_switch(block);
+
+    if (err == NULL)
+        err = open_next(self, self->path, overlay_path);
+    if (err != NULL)
+        drop_next(self);
+    return err;
+}
+
+void disk_image_unprepare(struct block *block)
+{
+    drop_next(self_of(block));
+}
+
 struct err *disk_image_switch(struct block **inout_block, const char *path, const char *format,
                               const char *overlay_path)
 {
     struct disk_image *self = self_of(*inout_block);
-    struct image_layer overlay;
 
     TRY(disk_image_check_switch(*inout_block));
     if (strcmp(format, self->format) != 0)
         return err_new(ERR_STATE, "switch disk '%s' to '%s': it is not a %s image", path,
                        overlay_path, format);
 
-    CLEANUP(cleanup_free) char *new_path = strdup(overlay_path);
     CLEANUP(cleanup_free) char *new_format = strdup("qcow2");
-    if (new_path == NULL || new_format == NULL)
+    if (new_format == NULL)
         return err_new(ERR_NO_MEMORY, "switch disk '%s'", path);
-    TRY(image_layer_open(overlay_path, "qcow2", DISK_IMAGE_WRITABLE, self->use, &overlay));
-    struct err *err = check_overlay(self, path, overlay_path, &overlay);
+    struct err *err = NULL;
+    if (self->next.block == NULL || strcmp(self->next_path, overlay_path) != 0)
+        err = open_next(self, path, overlay_path);
     if (err == NULL)
-        err = switch_to(self, &overlay, &new_path, &new_format);
-    if (err != NULL)
-        err_free(block_close(overlay.block)); /* the first error says why */
+        err = switch_to(self, &self->next, &self->next_path, &new_format);
+    if (err == NULL)
+        self->next.block = NULL;
+    drop_next(self); /* after an error, which says why */
     return err;
 }
 
@@ -405,6 +442,7 @@ struct err *disk_image_hand_over(struct block *block)
     TRY(check_held(self));
     TRY(block_flush(self->layer.block));
     /* Closing the files gives up their locks. */
+    drop_next(self);
     self->stack = NULL;
     return block_close(TAKE_PTR(self->layer.block));
 }

@@ -68,6 +68,11 @@ ERR_RESULT disk_image_create_overlay(const char *path, const char *backing_path,
  * the most layers that a chain may have. */
 ERR_RESULT disk_image_check_switch(struct block *block);
 
+/* Opens and locks the overlay ahead of the switch to it, so that this opens nothing. The disk goes
+ * on as before, also after an error. A disk that is closed or handed over forgets it. */
+ERR_RESULT disk_image_prepare(struct block *block, const char *overlay_path);
+void disk_image_unprepare(struct block *block);
+
 /* The instant of a disk freeze: `block` (drained by the caller, writable) is flushed, sealed
  * (clean, mode 0444, reader lock) and becomes the backing of the overlay at overlay_path, which
  * was created with disk_image_create_overlay. On success *inout_block is the overlay. On failure

@@ -185,6 +185,35 @@ TEST(a_switch_to_somebody_elses_overlay_changes_nothing)
     ASSERT_OK(block_close(disk));
 }
 
+TEST(a_prepared_switch_opens_nothing)
+{
+    make_raw("ready.img");
+    struct block *disk = open_disk("ready.img", "raw", DISK_IMAGE_WRITABLE);
+    fill(disk, 0, 8192, 1);
+    ASSERT_OK(
+        disk_image_create_overlay(at("ready.000001.qcow2"), at("ready.img"), "raw", DISK_BYTES));
+    assert_fails(disk_image_prepare(disk, at("none.qcow2")), ERR_NOT_FOUND);
+    ASSERT_OK(disk_image_prepare(disk, at("ready.000001.qcow2")));
+    /* It is locked from then on, and the disk still its own. */
+    expect_open_fails("ready.000001.qcow2", "qcow2", ERR_DENIED, "in use by another process");
+    fill(disk, 4096, 4096, 2);
+    assert_int_equal(rename(at("ready.000001.qcow2"), at("hidden")), 0);
+
+    ASSERT_OK(disk_image_switch(&disk, at("ready.img"), "raw", at("ready.000001.qcow2")));
+
+    fill(disk, 0, 4096, 3);
+    assert_int_equal(byte_at(disk, 0), 3);
+    assert_int_equal(byte_at(disk, 4096), 2);
+    assert_int_equal(rename(at("hidden"), at("ready.000001.qcow2")), 0);
+    ASSERT_OK(disk_image_create_overlay(at("ready.000002.qcow2"), at("ready.000001.qcow2"), "qcow2",
+                                        DISK_BYTES));
+    ASSERT_OK(disk_image_prepare(disk, at("ready.000002.qcow2")));
+    disk_image_unprepare(disk);
+    /* Nobody holds the second overlay any more, but its backing image is in use. */
+    expect_open_fails("ready.000002.qcow2", "qcow2", ERR_DENIED, "ready.000001.qcow2");
+    ASSERT_OK(block_close(disk));
+}
+
 TEST(a_disk_in_use_is_refused)
 {
     make_raw("busy.img");
@@ -319,6 +348,7 @@ int main(void)
         cmocka_unit_test(a_switch_freezes_the_old_layer_and_goes_on_in_the_overlay),
         cmocka_unit_test(a_chain_at_its_longest_is_refused_before_a_switch),
         cmocka_unit_test(a_switch_to_somebody_elses_overlay_changes_nothing),
+        cmocka_unit_test(a_prepared_switch_opens_nothing),
         cmocka_unit_test(a_disk_in_use_is_refused),
         cmocka_unit_test(a_disk_that_is_handed_over_is_free_for_others_until_it_is_taken_back),
         cmocka_unit_test(what_can_not_be_opened_says_why),

@@ -104,7 +104,7 @@ static struct err *prepare_disk(struct machine_disk *disk)
     TRY(disk_image_create_overlay(overlay, config->path, config->format,
                                   disk->block->virtual_bytes));
     disk->overlay = TAKE_PTR(overlay);
-    return NULL;
+    return disk_image_prepare(disk->block, disk->overlay);
 }
 
 struct err *machine_prepare_disks(struct machine *machine)
@@ -130,8 +130,11 @@ void machine_forget_prepared_disks(struct machine *machine)
 {
     for (size_t i = 0; i < machine->disk_count; i++) {
         struct machine_disk *disk = &machine->disks[i];
-        if (disk->overlay != NULL)
-            (void)unlink(disk->overlay);
+        if (disk->overlay == NULL)
+            continue;
+        if (disk->block != NULL)
+            disk_image_unprepare(disk->block);
+        (void)unlink(disk->overlay);
         free(TAKE_PTR(disk->overlay));
     }
 }
