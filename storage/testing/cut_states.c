@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * cut_states.c - see cut_states.h.
- * Tested by: qcow_power_cut_test.c
+ * Tested by: qcow_power_cut_test.c, and tests/crash/qemu_cut_test.py, where it finds faults.
  */
 #include "storage/testing/cut_states.h"
 

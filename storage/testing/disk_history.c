@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * disk_history.c - see disk_history.h.
- * Tested by: qcow_power_cut_test.c
+ * Tested by: qcow_power_cut_test.c, and tests/crash/qemu_cut_test.py, where it finds faults.
  */
 #include "storage/testing/disk_history.h"
 
