@@ -51,6 +51,7 @@
     X(QCOW)                                                                                        \
     X(WRITE_RANGES)                                                                                \
     X(TEST)                                                                                        \
+    X(IO_POOL)                                                                                     \
     X(CHANNEL)                                                                                     \
     X(QUEUE)                                                                                       \
     X(LOOP)                                                                                        \

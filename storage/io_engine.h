@@ -1,0 +1,76 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * io_engine.h - executes the requests of one queue of a disk, many at once.
+ *
+ * An engine belongs to one thread, its owner, which submits, waits, and gets requests back in the
+ * order in which they end. What can be planned (block.h) the uring engine gives to the kernel at
+ * once; the rest, and with the threads engine everything, is done with blocking calls by a few
+ * threads. A flush is a request like any other: it covers those that had come back when it was
+ * submitted, which is what a guest may count on.
+ *
+ * Submitting never waits for the disk. Drained is who has got back as many as were submitted.
+ * Thread: the owner, which says so with io_engine_attach; create and destroy any, while there is
+ * no owner.
+ */
+#ifndef STORAGE_IO_ENGINE_H
+#define STORAGE_IO_ENGINE_H
+
+#include <stdint.h>
+
+#include "base/err.h"
+#include "storage/io_request.h"
+
+/* An owner and the threads of its pool. */
+#define IO_ENGINE_THREADS_MAX 9u
+#define IO_ENGINE_DEPTH_MAX   1024u
+
+enum io_engine_kind {
+    IO_ENGINE_ANY, /* uring, or threads where the kernel refuses that */
+    IO_ENGINE_URING,
+    IO_ENGINE_THREADS,
+};
+
+struct io_engine_options {
+    enum io_engine_kind kind;
+    unsigned depth;        /* requests in flight at once, at most */
+    int wake_fd;           /* an eventfd that ends a wait; the engine empties it */
+    unsigned thread_index; /* the owner's; the pool's follow */
+};
+
+struct io_engine;
+
+struct io_engine_ops {
+    const char *name; /* "uring", "threads" */
+    struct err *(*attach)(struct io_engine *engine);
+    void (*submit)(struct io_engine *engine, struct io_request *request);
+    void (*wait)(struct io_engine *engine, uint64_t deadline_ns, struct io_list *done);
+    void (*destroy)(struct io_engine *engine);
+};
+
+struct io_engine {
+    const struct io_engine_ops *ops;
+};
+
+ERR_RESULT io_engine_create(const struct io_engine_options *options, struct io_engine **out_engine);
+void io_engine_destroy(struct io_engine *engine); /* drained; accepts NULL */
+
+/* Once, by the owner, before anything else. */
+static inline ERR_RESULT io_engine_attach(struct io_engine *engine)
+{
+    return engine->ops->attach(engine);
+}
+
+static inline void io_engine_submit(struct io_engine *engine, struct io_request *request)
+{
+    engine->ops->submit(engine, request);
+}
+
+/* Appends what has ended; waits while there is nothing, until wake_fd is written or the monotonic
+ * clock reaches the deadline (UINT64_MAX: for ever). May return early with nothing. */
+static inline void io_engine_wait(struct io_engine *engine, uint64_t deadline_ns,
+                                  struct io_list *done)
+{
+    engine->ops->wait(engine, deadline_ns, done);
+}
+
+#endif
