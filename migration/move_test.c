@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Whole moves of a pretended machine over memory channels: source.c against target.c. */
+#include <dirent.h>
 #include <errno.h>
 #include <signal.h>
 #include <stdio.h>
@@ -28,6 +29,7 @@
 #define TAG_READY   0x52u
 #define TAG_COMMIT  0x5au
 #define TAG_RUNNING 0x62u
+#define TAG_END     0x42u
 
 static const struct timeouts timeouts = {
     .connect_ms = 1000,
@@ -194,6 +196,8 @@ static struct {
     const char *down_at; /* the host vanishes: its connections as well */
     struct source *source;
     unsigned waits;
+    const char *look_at; /* at this phase, how many sessions end soon: */
+    size_t ended_count;
 } watch;
 
 static void watch_phase(struct move_observer *observer, const char *name)
@@ -203,6 +207,8 @@ static void watch_phase(struct move_observer *observer, const char *name)
         source_cancel(watch.source);
     if (watch.down_at != NULL && strcmp(name, watch.down_at) == 0)
         host.is_down = true;
+    if (watch.look_at != NULL && strcmp(name, watch.look_at) == 0)
+        watch.ended_count = ended_within(300);
 }
 
 static void watch_round(struct move_observer *observer, const struct precopy_progress *progress)
@@ -303,6 +309,21 @@ static int tear_down(void **state)
     return system(command);
 }
 
+/* Of sessions that arrived here. */
+static size_t record_count(void)
+{
+    char path[96];
+    size_t count = 0;
+
+    (void)snprintf(path, sizeof(path), "%s/arrivals", folder);
+    DIR *arrivals = opendir(path);
+    assert_non_null(arrivals);
+    for (const struct dirent *entry = readdir(arrivals); entry != NULL; entry = readdir(arrivals))
+        count += entry->d_name[0] != '.';
+    (void)closedir(arrivals);
+    return count;
+}
+
 static void assert_moved(void)
 {
     assert_non_null(host.machine);
@@ -348,17 +369,32 @@ TEST(a_busy_guest_moves_and_no_byte_is_lost)
     assert_true(report.pages.raw_pages + report.pages.lz4_pages >= busy_guest.filled_pages);
 }
 
-/* Else what it said last may be lost, see link.h. */
-TEST(the_target_does_not_hang_up_before_the_source)
+TEST(a_session_that_is_settled_leaves_no_record)
 {
     create_source(&busy_guest, 1);
 
     ASSERT_OK(source_run(source));
 
-    assert_int_equal(ended_within(300), 0);
+    assert_int_equal(ended_within(5000), 1);
+    assert_int_equal(record_count(), 0);
+    assert_moved();
+}
+
+/* Else what it said last may be lost, see link.h. */
+TEST(the_target_does_not_hang_up_before_the_source_and_keeps_what_may_be_asked)
+{
+    road.drop_tag = TAG_END;
+    watch.look_at = "finish";
+    watch.ended_count = SIZE_MAX;
+    create_source(&busy_guest, 1);
+
+    ASSERT_OK(source_run(source));
+
+    assert_int_equal(watch.ended_count, 0);
     source_destroy(source);
     source = NULL;
     assert_int_equal(ended_within(5000), 1);
+    assert_int_equal(record_count(), 1);
     assert_moved();
 }
 
@@ -436,6 +472,7 @@ TEST(a_damaged_batch_ends_the_move_and_the_cause_is_told)
     assert_says(source_run(source), "arrived damaged");
 
     assert_stayed();
+    assert_int_equal(record_count(), 0);
 }
 
 TEST(a_data_connection_of_a_foreign_session_changes_nothing)
@@ -533,7 +570,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         WITH_HOSTS(a_busy_guest_moves_and_no_byte_is_lost),
-        WITH_HOSTS(the_target_does_not_hang_up_before_the_source),
+        WITH_HOSTS(a_session_that_is_settled_leaves_no_record),
+        WITH_HOSTS(the_target_does_not_hang_up_before_the_source_and_keeps_what_may_be_asked),
         WITH_HOSTS(holes_are_not_sent),
         WITH_HOSTS(many_channels_carry_one_guest),
         WITH_HOSTS(a_move_that_is_cancelled_at_any_phase_before_commit_leaves_the_guest_here),

@@ -166,6 +166,11 @@ struct err *session_record_set(struct session_record *record, Ferry__MigrationOu
     return file_sync(record->fd, record->path);
 }
 
+void session_record_forget(struct session_record *record)
+{
+    (void)unlink(record->path);
+}
+
 int session_record_fd(const struct session_record *record)
 {
     return record->fd;

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * session_record.h - what a target host knows for ever about a session: did its machine run here?
+ * session_record.h - what a target host knows about a session: did its machine run here?
  *
  *     prepared ---> running    the machine's process has been told to run
  *        |
@@ -10,6 +10,9 @@
  * once, durably, before anybody acts on it. While the session's process lives, it holds the record
  * locked and alone decides. When that process and the machine's are both gone and the record still
  * says 'prepared', nobody can run the machine any more: whoever finds that writes 'aborted'.
+ *
+ * It is forgotten once nobody can ask: the source says that it has acted on the answer, or was
+ * never told that the target is ready.
  *
  * One file a session below the state folder's "arrivals": 16 bytes of outcome, then text lines.
  * Thread: any, one at a time for each record.
@@ -36,6 +39,8 @@ void session_record_close(struct session_record *record); /* unlocks; accepts NU
 
 /* Durable on return. Only from 'prepared'; again is fine. */
 ERR_RESULT session_record_set(struct session_record *record, Ferry__MigrationOutcome outcome);
+/* Nobody will ask about the session. A record that comes back with a crash does no harm. */
+void session_record_forget(struct session_record *record);
 /* The file's descriptor and the text that says 'running', for who writes it in our stead. */
 int session_record_fd(const struct session_record *record);
 const char *session_record_running_text(void);

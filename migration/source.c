@@ -48,6 +48,9 @@
 /* How long a cause that the target sends may take to arrive after its connections broke. */
 #define CAUSE_MS_MAX 2000u
 
+/* The target has read our last word, and hangs up, within this time. */
+#define LAST_WORD_MS_MAX 1000u
+
 struct source {
     struct source_config config;
     struct session_id session;
@@ -384,6 +387,20 @@ static struct err *finish(struct source *source)
     return NULL;
 }
 
+/* Nobody here will ask about the session again, so the target need not keep its record. Waits until
+ * the target has read that, or it might be lost with our end. */
+static void send_settled(struct source *source)
+{
+    Ferry__MigrationEnd end = FERRY__MIGRATION_END__INIT;
+    Ferry__MigrationFrame frame;
+
+    FRAME_BODY(&frame, END, end, &end);
+    struct err *err = link_send(source->link, &frame);
+    if (err == NULL)
+        link_await_end(source->link, LAST_WORD_MS_MAX);
+    err_free(err);
+}
+
 struct phase_row {
     const char *name;
     struct err *(*run)(struct source *source);
@@ -518,6 +535,7 @@ struct err *source_run(struct source *source)
     close_channels(source);
     source->report.round_trip_ns = link_round_trip_ns(source->link);
     source->report.total_ns = clock_monotonic_ns() - started_ns;
+    send_settled(source);
     return NULL;
 }
 

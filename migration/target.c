@@ -22,8 +22,8 @@
 
 #define PROGRAM "vm-receive"
 
-/* The source has read the last word, and hangs up, within this time. */
-#define LAST_WORD_MS_MAX 2000u
+/* The source has read the last word, and answers or hangs up, within this time. */
+#define LAST_WORD_MS_MAX 5000u
 
 /* A move may take as long as it makes progress: the link notices when it does not. */
 #define WHILE_LINKED_MS UINT32_MAX
@@ -39,6 +39,7 @@ struct target {
     pid_t machine_pid;              /* 0: none */
     struct lent_memory *memory;     /* owned */
     struct session_record *record;  /* owned */
+    bool is_ready_sent;
     bool has_moved;
 
     struct lock lock;
@@ -312,6 +313,7 @@ static struct err *take_machine(struct target *target)
     TRY(send_nothing(target, FERRY__MIGRATION_FRAME__BODY_ACCEPTED));
     TRY(receive_state(target));
     test_hook("ready");
+    target->is_ready_sent = true;
     TRY(send_nothing(target, FERRY__MIGRATION_FRAME__BODY_READY));
     TRY(link_wait(target->link, FERRY__MIGRATION_FRAME__BODY_COMMIT,
                   target->config.timeouts->commit_ms, &frame));
@@ -335,6 +337,22 @@ static void abandon(struct target *target)
     /* Whoever is asked next finds nobody alive and decides the same. */
     if (err != NULL)
         log_err(LOG_ERROR, "write down that the session has failed", err);
+    if (!target->is_ready_sent)
+        session_record_forget(target->record);
+}
+
+/* The source says when it has acted on 'running' for good; without that it may ask again. */
+static void await_settled(struct target *target)
+{
+    Ferry__MigrationFrame *end = NULL;
+    struct err *err =
+        link_wait(target->link, FERRY__MIGRATION_FRAME__BODY_END, LAST_WORD_MS_MAX, &end);
+
+    if (err == NULL) {
+        ferry__migration_frame__free_unpacked(end, NULL);
+        session_record_forget(target->record);
+    }
+    err_free(err);
 }
 
 static struct err *move(struct target *target)
@@ -345,11 +363,12 @@ static struct err *move(struct target *target)
     struct err *err = take_machine(target);
     if (err == NULL) {
         report_running(target);
+        await_settled(target);
     } else {
         abandon(target);
         link_send_error(target->link, err);
+        link_await_end(target->link, LAST_WORD_MS_MAX);
     }
-    link_await_end(target->link, LAST_WORD_MS_MAX);
     return err;
 }
 
