@@ -4,6 +4,7 @@
 import os
 import pathlib
 import subprocess
+import tempfile
 import threading
 import time
 
@@ -64,15 +65,34 @@ class Guest:
                     raise Failure(f"guest {self.name}: {job} {report}")
 
     def autopsy(self):
-        """What is known of a machine whose guest says nothing."""
-        said = [self.host.start("vm-ctl", "status", self.name).must_end()]
+        """What is known of a machine whose guest says nothing: does it run, does only this console
+        not hear it, does it go on after a pause? A snapshot of it stays for who wants to look."""
+        said = [self.host.start("vm-ctl", "status", self.name).must_end(), *self._threads()]
+        said += [f"this console: vm-ctl {self.process.poll()}, {len(self.lines)} lines"]
+        said += [f"another console hears {self._heard()}", *self._threads()]
+        kept = tempfile.mkdtemp(prefix="ferry-silent-guest-")
+        said += [self.host.start("vm-save", self.name, "--store", kept).must_end()]
+        said += [f"after the pause of a save into {kept} one hears {self._heard()}"]
+        log = pathlib.Path(self.host.env["FERRY_RUNTIME_DIR"]) / f"{self.name}.log"
+        return "\n".join(said + ([log.read_text()[-1000:]] if log.exists() else []))
+
+    def _threads(self):
+        """What each thread of the host's machines does, and how much it has done."""
+        said = []
         for pid in self.host.machine_processes():
             for task in pathlib.Path(f"/proc/{pid}/task").iterdir():
                 stat = (task / "stat").read_text().rsplit(")", 1)[1].split()
                 said.append(f"{pid} {(task / 'comm').read_text().strip()}: {stat[0]}, "
                             f"{stat[11]}+{stat[12]} ticks, in {(task / 'wchan').read_text()}")
-        log = pathlib.Path(self.host.env["FERRY_RUNTIME_DIR"]) / f"{self.name}.log"
-        return "\n".join(said + ([log.read_text()[-1000:]] if log.exists() else []))
+        return said
+
+    def _heard(self, seconds=5):
+        """The last lines of a console of its own."""
+        other = Guest(self.host, self.name, ())
+        with other.news:
+            other.news.wait_for(lambda: len(other.lines) > 3, seconds)
+        other.close()
+        return other.lines[-3:]
 
     def check(self, reports=2, seconds=SILENCE_SECONDS_MAX):
         """Waits until each job has reported `reports` times more, and judges all reports."""
