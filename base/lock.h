@@ -47,6 +47,7 @@
     X(MSIX)                                                                                        \
     X(IRQ_ROUTES)                                                                                  \
     X(COPY)                                                                                        \
+    X(DIRTY_BLOCKS)                                                                                \
     X(LAYERS)                                                                                      \
     X(QCOW)                                                                                        \
     X(WRITE_RANGES)                                                                                \
