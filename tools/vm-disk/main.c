@@ -10,6 +10,7 @@
 #include "tools/vm-disk/convert_command.h"
 #include "tools/vm-disk/create_command.h"
 #include "tools/vm-disk/info_command.h"
+#include "tools/vm-disk/layers_command.h"
 #include "tools/vm-disk/map_command.h"
 #include "tools/vm-disk/measure_command.h"
 #include "tools/vm-disk/serve_command.h"
@@ -26,6 +27,7 @@ int main(int argc, char **argv)
         measure_command,
         convert_command,
         serve_command,
+        layers_command,
     };
     /* clang-format on */
     const struct program_verbs verbs = {
