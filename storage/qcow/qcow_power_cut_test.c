@@ -29,6 +29,7 @@
 #include "storage/testing/disk_history.h"
 #include "storage/testing/host_file_fake.h"
 #include "storage/testing/host_file_recorder.h"
+#include "storage/testing/planned_request.h"
 #include "storage/testing/qcow_checker.h"
 #include "storage/testing/sector_stamp.h"
 
@@ -123,7 +124,11 @@ static void do_write(struct block *disk, uint64_t *sectors, uint64_t first, uint
         sectors[first + i] = ++serial;
         stamp_sector(data + i * SECTOR_BYTES, serial);
     }
-    ASSERT_OK(block_write(disk, &iov, 1, first * SECTOR_BYTES));
+    /* Planned or not, both ways are used by a running machine. */
+    if (chance_below(&chance, 2) == 0)
+        ASSERT_OK(planned_write(disk, data, iov.iov_len, first * SECTOR_BYTES, NULL));
+    else
+        ASSERT_OK(block_write(disk, &iov, 1, first * SECTOR_BYTES));
     free(data);
 }
 
