@@ -11,6 +11,7 @@
 #include "base/checked_math.h"
 #include "base/limits.h"
 #include "storage/host_file.h"
+#include "storage/qcow/qcow_guard.h"
 #include "storage/qcow/qcow_header.h"
 #include "storage/qcow/qcow_refcounts.h"
 
@@ -29,7 +30,8 @@
 #define SCAN_CLUSTERS 65536u
 
 struct err *qcow_allocator_init(struct qcow_allocator *allocator, struct host_file *file,
-                                struct qcow_refcounts *refcounts, const struct qcow_header *header)
+                                struct qcow_refcounts *refcounts, struct qcow_guard *guard,
+                                const struct qcow_header *header)
 {
     uint64_t file_bytes;
     uint64_t cluster_bytes = (uint64_t)1 << header->cluster_bits;
@@ -41,6 +43,7 @@ struct err *qcow_allocator_init(struct qcow_allocator *allocator, struct host_fi
     *allocator = (struct qcow_allocator){
         .file = file,
         .refcounts = refcounts,
+        .guard = guard,
         .cluster_bits = header->cluster_bits,
         .fresh_from = end,
         .tail = end,
@@ -49,8 +52,6 @@ struct err *qcow_allocator_init(struct qcow_allocator *allocator, struct host_fi
         /* Where a cluster is filled in parts, what is never written would take space for good. */
         .may_preallocate = !qcow_header_has_extended_l2(header),
         .scan_end = end,
-        .l1 = {.first = header->l1_offset >> header->cluster_bits,
-               .count = divide_up((uint64_t)header->l1_entries * 8, cluster_bytes)},
     };
     return NULL;
 }
@@ -62,22 +63,34 @@ void qcow_allocator_finish(struct qcow_allocator *allocator)
     free(allocator->releasing.clusters);
 }
 
-bool qcow_allocator_is_table(const struct qcow_allocator *allocator, uint64_t cluster)
-{
-    const struct qcow_refcounts *refcounts = allocator->refcounts;
-    uint64_t table_first = refcounts->table_offset >> allocator->cluster_bits;
-    uint64_t table_count = refcounts->table_entries * 8 >> allocator->cluster_bits;
-
-    return cluster == 0 || cluster - allocator->l1.first < allocator->l1.count ||
-           cluster - table_first < table_count;
-}
-
 static struct err *uncounted_table(const struct qcow_allocator *allocator)
 {
     return err_new(ERR_INVALID,
-                   "image '%s' does not count its own tables; repair it with 'qemu-img check -r "
-                   "all'",
+                   "image '%s' does not count its own tables; repair a copy of it with 'vm-disk "
+                   "check -r all'",
                    allocator->file->path);
+}
+
+/* Makes a refcount block, and perhaps a larger table, in the first cluster without a count. */
+static struct err *cover(struct qcow_allocator *allocator, uint64_t cluster)
+{
+    struct qcow_refcounts *refcounts = allocator->refcounts;
+    uint64_t table = refcounts->table_offset >> allocator->cluster_bits, used;
+    uint64_t table_count = refcounts->table_entries * 8 >> allocator->cluster_bits;
+
+    /* A larger table lies where no count is yet, so no table may be there either. */
+    bool is_growing = cluster >> refcounts->per_block_bits >= refcounts->table_entries;
+    if (qcow_guard_kind(allocator->guard, cluster) != QCOW_TABLE_NONE ||
+        (is_growing && qcow_guard_end(allocator->guard) > cluster)) {
+        allocator->has_met_table = true;
+        return uncounted_table(allocator);
+    }
+    TRY(qcow_refcounts_cover(refcounts, cluster, &used));
+    if (refcounts->table_offset >> allocator->cluster_bits != table)
+        qcow_guard_remove(allocator->guard, table, table_count);
+    allocator->tail = cluster + used;
+    allocator->fresh_from = MAX(allocator->fresh_from, allocator->tail);
+    return qcow_guard_add(allocator->guard, QCOW_TABLE_REFCOUNTS, cluster, used);
 }
 
 /* Moves `tail` to the next free cluster, making refcount blocks on the way. */
@@ -89,9 +102,7 @@ static struct err *find_tail(struct qcow_allocator *allocator)
             return err_new(ERR_IO, "image '%s' is as large as the format allows",
                            allocator->file->path);
         if (!qcow_refcounts_covers(allocator->refcounts, cluster)) {
-            TRY(qcow_refcounts_cover(allocator->refcounts, cluster, &count));
-            allocator->tail = cluster + count;
-            allocator->fresh_from = MAX(allocator->fresh_from, allocator->tail);
+            TRY(cover(allocator, cluster));
             continue;
         }
         TRY(qcow_refcounts_get(allocator->refcounts, cluster, &count));
@@ -99,19 +110,22 @@ static struct err *find_tail(struct qcow_allocator *allocator)
             break;
         allocator->tail++;
     }
-    return qcow_allocator_is_table(allocator, allocator->tail) ? uncounted_table(allocator) : NULL;
+    return NULL;
 }
 
 static bool is_free(struct qcow_allocator *allocator, uint64_t cluster)
 {
     uint64_t count = 1;
 
-    if (!qcow_refcounts_covers(allocator->refcounts, cluster) ||
-        qcow_allocator_is_table(allocator, cluster))
+    if (!qcow_refcounts_covers(allocator->refcounts, cluster))
         return false;
     struct err *err = qcow_refcounts_get(allocator->refcounts, cluster, &count);
     err_free(err); /* a shorter run will do */
-    return err == NULL && count == 0;
+    if (err != NULL || count != 0)
+        return false;
+    if (qcow_guard_kind(allocator->guard, cluster) != QCOW_TABLE_NONE)
+        allocator->has_met_table = true;
+    return !allocator->has_met_table;
 }
 
 /* Counts up to `wanted` adjacent free clusters once; the first is free. */
@@ -170,7 +184,7 @@ static struct err *reserve(struct qcow_allocator *allocator, uint64_t wanted)
     TRY(count_run(allocator, allocator->tail, count, &allocator->reserved));
     allocator->tail += allocator->reserved.count;
     allocator->reserve_count = MIN(count * 2, allocator->reserve_max);
-    if (allocator->may_preallocate) {
+    if (allocator->may_preallocate && allocator->reserved.count > 0) {
         /* The host may say no: then the write will say so, if it must. */
         struct err *err = host_file_allocate(allocator->file,
                                              allocator->reserved.first << allocator->cluster_bits,
@@ -210,10 +224,13 @@ struct err *qcow_allocator_take(struct qcow_allocator *allocator, uint64_t wante
 {
     struct qcow_run *reserved = &allocator->reserved;
 
-    if (take_hole(allocator, wanted, out_run))
-        return NULL;
-    if (reserved->count == 0)
+    bool is_hole = take_hole(allocator, wanted, out_run);
+    if (!is_hole && !allocator->has_met_table && reserved->count == 0)
         TRY(reserve(allocator, wanted));
+    if (allocator->has_met_table)
+        return uncounted_table(allocator);
+    if (is_hole)
+        return NULL;
 
     struct qcow_run run = {.first = reserved->first,
                            .count = MIN(wanted, reserved->count),
@@ -318,6 +335,14 @@ static int compare_clusters(const void *a, const void *b)
     return *left < *right ? -1 : *left > *right;
 }
 
+/* A table other than for entries is never given up by an entry, unless that is malformed. */
+static bool is_releasable(const struct qcow_allocator *allocator, uint64_t cluster)
+{
+    enum qcow_table_kind kind = qcow_guard_kind(allocator->guard, cluster);
+
+    return kind == QCOW_TABLE_NONE || kind == QCOW_TABLE_L2;
+}
+
 /* Shared clusters lose a reference at once; those that lost their last one stay in the list. */
 void qcow_allocator_release_begin(struct qcow_allocator *allocator)
 {
@@ -329,7 +354,7 @@ void qcow_allocator_release_begin(struct qcow_allocator *allocator)
     for (size_t i = 0; i < list->count; i++) {
         uint64_t cluster = list->clusters[i], count = 0;
         struct err *err = qcow_refcounts_get(allocator->refcounts, cluster, &count);
-        if (err == NULL && count == 1 && !qcow_allocator_is_table(allocator, cluster))
+        if (err == NULL && count == 1 && is_releasable(allocator, cluster))
             list->clusters[kept++] = cluster;
         else if (err == NULL && count > 1)
             err = qcow_refcounts_set(allocator->refcounts, cluster, count - 1);
@@ -368,6 +393,7 @@ void qcow_allocator_release_end(struct qcow_allocator *allocator)
 
     for (size_t i = 0, run; i < list->count; i += run) {
         run = adjacent(list, i);
+        qcow_guard_remove(allocator->guard, list->clusters[i], run);
         set_free(allocator, list->clusters[i], run);
     }
     allocator->releasing.count = 0;

@@ -26,6 +26,7 @@
 #include "base/err.h"
 
 struct host_file;
+struct qcow_guard;
 struct qcow_header;
 struct qcow_refcounts;
 
@@ -50,30 +51,29 @@ struct qcow_cluster_list {
 struct qcow_allocator {
     struct host_file *file;
     struct qcow_refcounts *refcounts;
+    struct qcow_guard *guard; /* knows which clusters are tables */
+    bool has_met_table;       /* a table that is not counted: the image is corrupt */
     unsigned cluster_bits;
     uint64_t fresh_from;      /* clusters from here on were never written */
     uint64_t tail;            /* where the search for the next run starts */
     struct qcow_run reserved; /* counted and nobody's; taken from its start */
     uint64_t reserve_count;   /* how long the next run shall be */
     uint64_t reserve_max;
-    bool may_preallocate;             /* the host reserves space for the run too */
-    struct qcow_run_list holes;       /* perhaps free, their counts tell; last in, first out */
-    uint64_t scanned;                 /* holes below that are in the list, */
-    uint64_t scan_end;                /* and from here on none was there at the start */
-    struct qcow_run l1;               /* where the L1 table lies, which must never be handed out */
-    struct qcow_cluster_list dropped; /* one item a lost reference, newest last */
+    bool may_preallocate;               /* the host reserves space for the run too */
+    struct qcow_run_list holes;         /* perhaps free, their counts tell; last in, first out */
+    uint64_t scanned;                   /* holes below that are in the list, */
+    uint64_t scan_end;                  /* and from here on none was there at the start */
+    struct qcow_cluster_list dropped;   /* one item a lost reference, newest last */
     struct qcow_cluster_list releasing; /* captured by the flush that is running */
 };
 
 ERR_RESULT qcow_allocator_init(struct qcow_allocator *allocator, struct host_file *file,
-                               struct qcow_refcounts *refcounts, const struct qcow_header *header);
+                               struct qcow_refcounts *refcounts, struct qcow_guard *guard,
+                               const struct qcow_header *header);
 void qcow_allocator_finish(struct qcow_allocator *allocator); /* accepts a zeroed one */
 
-/* Is it the header's, the L1 table's or the refcount table's? An image that uses such a cluster for
- * something else, or does not count it, is broken. */
-bool qcow_allocator_is_table(const struct qcow_allocator *allocator, uint64_t cluster);
-
-/* At least one and at most `wanted` adjacent clusters, counted once. */
+/* At least one and at most `wanted` adjacent clusters, counted once. Through
+ * qcow_image_take_locked, which knows what to do when a table is met. */
 ERR_RESULT qcow_allocator_take(struct qcow_allocator *allocator, uint64_t wanted,
                                struct qcow_run *out_run);
 /* Gives back what no entry ever pointed to. */

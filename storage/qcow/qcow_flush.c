@@ -32,32 +32,48 @@
 #define DROPPED_CLUSTERS_MAX 4096u
 
 struct capture {
-    struct qcow_write_list counts;  /* A */
-    struct qcow_write_list entries; /* B */
+    struct qcow_write_list counts; /* A */
+    struct qcow_write_list slices; /* B */
+    struct qcow_write_list l1;     /* B */
     bool has_data;
 };
+
+/* Metadata goes where tables of its kind are, and nowhere else. */
+static struct err *check_places_locked(struct qcow_image *image, const struct capture *capture)
+    REQUIRES(&image->lock)
+{
+    if (qcow_write_list_is_guarded(&capture->counts, &image->guard, QCOW_TABLE_REFCOUNTS) &&
+        qcow_write_list_is_guarded(&capture->slices, &image->guard, QCOW_TABLE_L2) &&
+        qcow_write_list_is_guarded(&capture->l1, &image->guard, QCOW_TABLE_L1))
+        return NULL;
+    return err_new(ERR_INVALID, "metadata would be written where no table is");
+}
 
 static struct err *capture_locked(struct qcow_image *image, struct capture *capture)
     REQUIRES(&image->lock)
 {
     *capture = (struct capture){.has_data = image->flush.has_unsynced_data};
+    TRY(qcow_image_check_sound_locked(image));
     image->flush.has_unsynced_data = false;
     qcow_allocator_capture(&image->allocator);
     TRY(qcow_refcounts_capture(&image->refcounts, &capture->counts));
-    TRY(qcow_l2_cache_capture(&image->l2, &capture->entries));
-    return qcow_l1_capture(&image->l1, &capture->entries);
+    TRY(qcow_l2_cache_capture(&image->l2, &capture->slices));
+    TRY(qcow_l1_capture(&image->l1, &capture->l1));
+    struct err *err = check_places_locked(image, capture);
+    return err == NULL ? NULL : qcow_image_corrupt_locked(image, err);
 }
 
 static struct err *write_captured(struct qcow_image *image, const struct capture *capture)
 {
-    bool has_entries = capture->entries.first != NULL;
+    bool has_entries = capture->slices.first != NULL || capture->l1.first != NULL;
 
     TRY(qcow_write_list_submit(&capture->counts, image->file));
     if (capture->has_data || has_entries || capture->counts.first != NULL)
         TRY(host_file_sync(image->file));
     if (!has_entries)
         return NULL;
-    TRY(qcow_write_list_submit(&capture->entries, image->file));
+    TRY(qcow_write_list_submit(&capture->slices, image->file));
+    TRY(qcow_write_list_submit(&capture->l1, image->file));
     return host_file_sync(image->file);
 }
 
@@ -96,7 +112,8 @@ static struct err *run(struct qcow_image *image)
     settle_locked(image, &capture, err == NULL);
     lock_release(&image->lock);
     qcow_write_list_finish(&capture.counts);
-    qcow_write_list_finish(&capture.entries);
+    qcow_write_list_finish(&capture.slices);
+    qcow_write_list_finish(&capture.l1);
     return err;
 }
 

@@ -7,6 +7,7 @@
 #include <stdlib.h>
 
 #include "base/assert.h"
+#include "base/bytes.h"
 #include "base/cleanup.h"
 #include "base/log.h"
 #include "storage/qcow/qcow_flush.h"
@@ -19,6 +20,7 @@
 static void image_destroy(struct qcow_image *image)
 {
     qcow_allocator_finish(&image->allocator);
+    qcow_guard_finish(&image->guard);
     qcow_refcounts_finish(&image->refcounts);
     qcow_l2_cache_finish(&image->l2);
     qcow_l1_finish(&image->l1);
@@ -87,6 +89,47 @@ static struct err *repair_dirty(struct qcow_image *image)
     return qcow_header_read(image->file, &image->header);
 }
 
+struct err *qcow_image_check_sound_locked(struct qcow_image *image)
+{
+    if (!image->is_corrupt)
+        return NULL;
+    return err_new(ERR_STATE,
+                   "image '%s' is corrupt and not written any more; repair a copy of it with "
+                   "'vm-disk check -r all'",
+                   image->file->path);
+}
+
+/* qcow2, "incompatible_features", "Corrupt bit": "the image must not be written to". What waits
+ * for a flush stays in memory. */
+struct err *qcow_image_corrupt_locked(struct qcow_image *image, struct err *reason)
+{
+    uint8_t field[8];
+    struct writer out = writer_of(field, sizeof(field));
+
+    if (!image->is_corrupt && image->header.version >= 3) {
+        image->header.incompatible |= QCOW_INCOMPATIBLE_CORRUPT;
+        writer_be64(&out, image->header.incompatible);
+        struct err *err =
+            host_file_write_bytes(image->file, field, sizeof(field), QCOW_HEADER_AT_INCOMPATIBLE);
+        if (err == NULL)
+            err = host_file_sync(image->file);
+        err_free(err); /* it is not written in any case */
+    }
+    if (!image->is_corrupt)
+        log_error("image is corrupt", "image=%s reason=%s", image->file->path, err_message(reason));
+    image->is_corrupt = true;
+    return err_wrap(reason, "image '%s' is corrupt and not written any more", image->file->path);
+}
+
+struct err *qcow_image_take_locked(struct qcow_image *image, uint64_t wanted,
+                                   struct qcow_run *out_run)
+{
+    struct err *err = qcow_allocator_take(&image->allocator, wanted, out_run);
+
+    return err != NULL && image->allocator.has_met_table ? qcow_image_corrupt_locked(image, err)
+                                                         : err;
+}
+
 static struct err *load(struct qcow_image *image)
 {
     TRY(qcow_header_read(image->file, &image->header));
@@ -102,11 +145,14 @@ static struct err *load(struct qcow_image *image)
     image->subcluster_bytes = (uint64_t)1 << image->context.subcluster_bits;
     TRY(qcow_l1_load(&image->l1, image->file, &image->header));
     TRY(qcow_l2_cache_init(&image->l2, image->file, &image->context, image->header.l1_entries));
-    TRY(qcow_allocator_init(&image->allocator, image->file, &image->refcounts, &image->header));
+    TRY(qcow_guard_init(&image->guard, &image->header));
+    TRY(qcow_allocator_init(&image->allocator, image->file, &image->refcounts, &image->guard,
+                            &image->header));
     if (image->base.is_read_only)
         return NULL;
     TRY(qcow_header_check_writable(&image->header));
     TRY(qcow_refcounts_load(&image->refcounts, image->file, &image->header));
+    TRY(qcow_guard_load(&image->guard, image->file, &image->header, &image->l1, &image->refcounts));
     return clear_autoclear(image);
 }
 

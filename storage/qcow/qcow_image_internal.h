@@ -15,6 +15,7 @@
 #include "storage/host_file.h"
 #include "storage/qcow/qcow_allocator.h"
 #include "storage/qcow/qcow_claims.h"
+#include "storage/qcow/qcow_guard.h"
 #include "storage/qcow/qcow_header.h"
 #include "storage/qcow/qcow_l1.h"
 #include "storage/qcow/qcow_l2_cache.h"
@@ -44,8 +45,10 @@ struct qcow_image {
     struct qcow_l1 l1 GUARDED_BY(&lock);
     struct qcow_l2_cache l2 GUARDED_BY(&lock);
     struct qcow_refcounts refcounts GUARDED_BY(&lock); /* loaded once it may be written */
+    struct qcow_guard guard GUARDED_BY(&lock);
     struct qcow_allocator allocator GUARDED_BY(&lock);
     struct qcow_flush_state flush GUARDED_BY(&lock);
+    bool is_corrupt GUARDED_BY(&lock); /* found while it was open: nothing is written any more */
 };
 
 static inline struct qcow_image *qcow_image_of(struct block *block)
@@ -97,5 +100,16 @@ static inline void qcow_image_unclaim_locked(struct qcow_image *image, struct qc
     qcow_claims_remove(&image->claims, claim);
     lock_condition_broadcast(&image->changed);
 }
+
+/* A corrupt image is not changed: what it would take for free may be in use. */
+ERR_RESULT qcow_image_check_sound_locked(struct qcow_image *image) REQUIRES(&image->lock);
+
+/* Marks the image corrupt, on disk too where its version can say so. Takes and gives the reason. */
+ERR_RESULT qcow_image_corrupt_locked(struct qcow_image *image, struct err *reason)
+    REQUIRES(&image->lock);
+
+/* At least one and at most `wanted` adjacent host clusters, none of which is a table. */
+ERR_RESULT qcow_image_take_locked(struct qcow_image *image, uint64_t wanted,
+                                  struct qcow_run *out_run) REQUIRES(&image->lock);
 
 #endif

@@ -42,9 +42,11 @@ struct err *qcow_l2_table_find_locked(struct qcow_image *image, uint64_t offset,
     uint64_t host_offset = entry & L1_OFFSET_MASK;
     uint64_t cluster = qcow_image_cluster_of(image, host_offset);
 
+    enum qcow_table_kind kind = qcow_guard_kind(&image->guard, cluster);
+
     if ((entry & ~(L1_OFFSET_MASK | QCOW_ENTRY_COPIED)) != 0 ||
         qcow_image_in_cluster(image, host_offset) != 0 || cluster >= image->allocator.fresh_from ||
-        (host_offset != 0 && qcow_allocator_is_table(&image->allocator, cluster)))
+        (host_offset != 0 && kind != QCOW_TABLE_NONE && kind != QCOW_TABLE_L2))
         return qcow_map_malformed(image, "L1 entry", offset);
     *out_table = (struct qcow_l2_table){
         .l1_index = l1_index,
@@ -62,13 +64,15 @@ static struct err *place_locked(struct qcow_image *image, const struct qcow_l2_t
 {
     struct qcow_run run;
 
-    TRY(qcow_allocator_take(&image->allocator, 1, &run));
+    TRY(qcow_image_take_locked(image, 1, &run));
     uint64_t host_offset = run.first << image->header.cluster_bits;
-    struct err *err =
-        content == NULL
-            ? host_file_write_zeroes(image->file, host_offset, image->cluster_bytes)
-            : host_file_write_bytes(image->file, content, image->cluster_bytes, host_offset);
+    struct err *err = qcow_guard_add(&image->guard, QCOW_TABLE_L2, run.first, 1);
+    if (err == NULL)
+        err = content == NULL
+                  ? host_file_write_zeroes(image->file, host_offset, image->cluster_bytes)
+                  : host_file_write_bytes(image->file, content, image->cluster_bytes, host_offset);
     if (err != NULL) {
+        qcow_guard_remove(&image->guard, run.first, 1);
         qcow_allocator_untake(&image->allocator, &run);
         return err;
     }

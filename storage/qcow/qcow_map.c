@@ -30,8 +30,9 @@ static bool is_plausible_locked(struct qcow_image *image, const struct qcow_clus
 {
     uint64_t host_cluster = qcow_image_cluster_of(image, cluster->host_offset);
 
-    return cluster->host_offset == 0 || (host_cluster < image->allocator.fresh_from &&
-                                         !qcow_allocator_is_table(&image->allocator, host_cluster));
+    return cluster->host_offset == 0 ||
+           (host_cluster < image->allocator.fresh_from &&
+            qcow_guard_kind(&image->guard, host_cluster) == QCOW_TABLE_NONE);
 }
 
 struct err *qcow_map_entries_locked(struct qcow_image *image, uint64_t offset,

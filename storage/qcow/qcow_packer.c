@@ -68,7 +68,7 @@ static struct err *place_locked(struct qcow_image *image, struct qcow_packer *pa
         packer->at += bytes;
         return NULL;
     }
-    struct err *err = qcow_allocator_take(&image->allocator, 1, &run);
+    struct err *err = qcow_image_take_locked(image, 1, &run);
     uint64_t start = run.first << image->header.cluster_bits;
     if (is_shared && (err != NULL || start != packer->end)) {
         qcow_allocator_drop(&image->allocator, packer->at, 1);

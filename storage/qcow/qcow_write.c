@@ -127,7 +127,7 @@ static struct err *place_locked(struct qcow_image *image, struct write_plan *pla
     uint64_t first = qcow_image_cluster_of(image, plan->from);
     uint64_t wanted = qcow_image_cluster_of(image, plan->to - 1) - first + 1;
 
-    TRY(qcow_allocator_take(&image->allocator, wanted, &plan->run));
+    TRY(qcow_image_take_locked(image, wanted, &plan->run));
     if (plan->run.count < wanted)
         shorten(image, plan, (first + plan->run.count) << image->header.cluster_bits);
     plan->host =
@@ -152,6 +152,7 @@ static struct err *plan_locked(struct qcow_image *image, uint64_t offset, uint64
         outline(image, plan);
     } while (qcow_image_wait_locked(image, &plan->claim));
 
+    TRY(qcow_image_check_sound_locked(image));
     TRY(qcow_l2_table_own_locked(image, offset));
     if (plan->is_moving || plan->extent.host_offset == 0)
         TRY(place_locked(image, plan));

@@ -78,6 +78,15 @@ struct err *qcow_write_list_submit(const struct qcow_write_list *list, struct ho
     return NULL;
 }
 
+bool qcow_write_list_is_guarded(const struct qcow_write_list *list, const struct qcow_guard *guard,
+                                enum qcow_table_kind kind)
+{
+    for (const struct qcow_pending_write *write = list->first; write != NULL; write = write->next)
+        if (!qcow_guard_covers(guard, kind, write->offset, write->len))
+            return false;
+    return true;
+}
+
 void qcow_write_list_finish(struct qcow_write_list *list)
 {
     while (list->first != NULL) {

@@ -109,6 +109,7 @@ static struct err *zero_entries_locked(struct qcow_image *image, uint64_t offset
     uint64_t slice_bytes = image->cluster_bytes << image->l2.slice_bits;
     uint64_t at = offset, refused = 0;
 
+    TRY(qcow_image_check_sound_locked(image));
     TRY(skip_locked(image, offset, end - offset, mode, out_done));
     if (*out_done > 0)
         return NULL;
