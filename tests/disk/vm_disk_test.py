@@ -89,7 +89,7 @@ class Making(Operator):
                 report = self.json("convert", "-f", "raw", raw, image, "-c", *shape)
                 self.satisfies_qemu(image, raw)
                 self.disk("compare", "-F", "raw", image, raw)
-                if "512" not in shape:
+                if "512" not in shape and "2M" not in shape: # where tables weigh more
                     self.assertGreater(report["packed_bytes"], 2 * MIB)
                     self.assertLess(report["stream_bytes"], report["packed_bytes"] / 2)
                     self.assertLess((self.folder / image).stat().st_blocks,
