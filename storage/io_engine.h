@@ -43,6 +43,7 @@ struct io_engine_ops {
     const char *name; /* "uring", "threads" */
     struct err *(*attach)(struct io_engine *engine);
     void (*submit)(struct io_engine *engine, struct io_request *request);
+    void (*recall)(struct io_engine *engine, struct io_list *recalled);
     void (*wait)(struct io_engine *engine, uint64_t deadline_ns, struct io_list *done);
     void (*destroy)(struct io_engine *engine);
 };
@@ -63,6 +64,12 @@ static inline ERR_RESULT io_engine_attach(struct io_engine *engine)
 static inline void io_engine_submit(struct io_engine *engine, struct io_request *request)
 {
     engine->ops->submit(engine, request);
+}
+
+/* Appends requests that have not begun, which do not come back any more in another way. */
+static inline void io_engine_recall(struct io_engine *engine, struct io_list *recalled)
+{
+    engine->ops->recall(engine, recalled);
 }
 
 /* Appends what has ended; waits while there is nothing, until wake_fd is written or the monotonic

@@ -37,6 +37,11 @@ static void threads_submit(struct io_engine *engine, struct io_request *request)
     io_pool_submit(self_of(engine)->pool, request);
 }
 
+static void threads_recall(struct io_engine *engine, struct io_list *recalled)
+{
+    io_pool_recall(self_of(engine)->pool, recalled);
+}
+
 /* At most an hour, which needs no care about what fits. */
 static struct timespec time_until(uint64_t deadline_ns)
 {
@@ -74,6 +79,7 @@ static const struct io_engine_ops threads_engine_ops = {
     .name = "threads",
     .attach = threads_attach,
     .submit = threads_submit,
+    .recall = threads_recall,
     .wait = threads_wait,
     .destroy = threads_destroy,
 };

@@ -213,6 +213,11 @@ static void uring_submit(struct io_engine *engine, struct io_request *request)
         end_request(self, request);
 }
 
+static void uring_recall(struct io_engine *engine, struct io_list *recalled)
+{
+    io_pool_recall(self_of(engine)->pool, recalled);
+}
+
 static void end_part(struct uring_engine *self, struct io_part *part, int result)
 {
     struct io_request *request = part->request;
@@ -284,6 +289,7 @@ static const struct io_engine_ops uring_engine_ops = {
     .name = "uring",
     .attach = uring_attach,
     .submit = uring_submit,
+    .recall = uring_recall,
     .wait = uring_wait,
     .destroy = uring_destroy,
 };

@@ -99,6 +99,13 @@ void io_pool_submit(struct io_pool *pool, struct io_request *request)
     lock_release(&pool->lock);
 }
 
+void io_pool_recall(struct io_pool *pool, struct io_list *recalled)
+{
+    lock_acquire(&pool->lock);
+    io_list_append(recalled, &pool->waiting);
+    lock_release(&pool->lock);
+}
+
 int io_pool_done_fd(const struct io_pool *pool)
 {
     return pool->done_fd;

@@ -20,6 +20,8 @@ ERR_RESULT io_pool_create(unsigned thread_count, unsigned first_index, struct io
 void io_pool_destroy(struct io_pool *pool);
 
 void io_pool_submit(struct io_pool *pool, struct io_request *request);
+/* Takes back those that no thread has taken yet. */
+void io_pool_recall(struct io_pool *pool, struct io_list *recalled);
 /* An eventfd, readable when requests have been done since it was last read. */
 int io_pool_done_fd(const struct io_pool *pool);
 /* Appends those that are done. */

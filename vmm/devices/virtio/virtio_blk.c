@@ -14,7 +14,6 @@
 #include "storage/block.h"
 #include "vmm/devices/virtio/virtio_blk_internal.h"
 
-#define QUEUE_SIZE         256u
 #define CLASS_MASS_STORAGE 0x018000u
 #define CONFIG_BYTES       60u
 #define SEGMENTS_MAX       (VIRTIO_REQUEST_IOVS - 2) /* data, less header and status */
@@ -64,11 +63,11 @@ struct err *virtio_blk_attach(struct device *device, struct block *block)
             return err_new(ERR_INCOMPATIBLE,
                            "disk '%.20s': the image has %llu sectors, the guest knows %llu; "
                            "give the image that belongs to this state",
-                           blk->target.serial, (unsigned long long)sectors,
+                           blk->serial, (unsigned long long)sectors,
                            (unsigned long long)blk->capacity_sectors);
         blk->capacity_sectors = sectors;
     }
-    blk->target.block = block;
+    blk->queue.target.block = block;
     return NULL;
 }
 
@@ -76,8 +75,8 @@ static struct err *blk_start(struct device *device)
 {
     struct virtio_blk *blk = blk_of(device);
 
-    if (blk->target.block == NULL)
-        return err_new(ERR_STATE, "disk '%.20s' has no image", blk->target.serial);
+    if (blk->queue.target.block == NULL)
+        return err_new(ERR_STATE, "disk '%.20s' has no image", blk->serial);
     return virtio_pci_start(device);
 }
 
@@ -85,11 +84,19 @@ static void blk_destroy(struct device *device)
 {
     struct virtio_blk *blk = blk_of(device);
 
-    virtio_blk_workers_join(blk);
+    virtio_blk_queue_finish(&blk->queue);
     virtio_pci_finish(&blk->pci);
-    lock_condition_finish(&blk->drained);
-    lock_finish(&blk->lock);
     free(blk);
+}
+
+static void blk_run(struct virtio_pci *pci)
+{
+    virtio_blk_queue_run(&CONTAINER_OF(pci, struct virtio_blk, pci)->queue);
+}
+
+static void blk_halt(struct virtio_pci *pci)
+{
+    virtio_blk_queue_halt(&CONTAINER_OF(pci, struct virtio_blk, pci)->queue);
 }
 
 static const struct virtio_model blk_model = {
@@ -97,11 +104,11 @@ static const struct virtio_model blk_model = {
     .device_id = VIRTIO_ID_BLOCK,
     .class_code = CLASS_MASS_STORAGE,
     .queue_count = 1,
-    .queue_size = QUEUE_SIZE,
+    .queue_size = VIRTIO_BLK_QUEUE_SIZE,
     .config_bytes = CONFIG_BYTES,
     .config_read = config_read,
-    .run = virtio_blk_run,
-    .halt = virtio_blk_halt,
+    .run = blk_run,
+    .halt = blk_halt,
 };
 
 static const struct device_ops virtio_blk_ops = {
@@ -134,18 +141,15 @@ struct err *virtio_blk_create(struct device_host *host, struct pci_bus *bus,
     if (blk == NULL)
         return err_new(ERR_NO_MEMORY, "disk '%s'", options->serial);
 
-    lock_init(&blk->lock, LOCK_VIRTQUEUE);
-    lock_condition_init(&blk->drained);
+    virtio_blk_queue_init(&blk->queue, blk, 0);
     blk->pci.base.instance = options->instance;
     blk->is_read_only = options->is_read_only;
-    blk->target.queue = &blk->pci.queues[0].queue;
-    memcpy(blk->target.serial, options->serial,
-           strnlen(options->serial, sizeof(blk->target.serial)));
+    memcpy(blk->serial, options->serial, strnlen(options->serial, sizeof(blk->serial)));
 
     struct err *err =
         virtio_pci_init(&blk->pci, &virtio_blk_ops, host, bus, &blk_model, features_of(options));
     if (err == NULL)
-        err = virtio_blk_workers_start(blk);
+        err = virtio_blk_queue_start(&blk->queue, options->engine);
     if (err != NULL) {
         blk_destroy(&blk->pci.base);
         return err_wrap(err, "disk '%s'", options->serial);

@@ -2,8 +2,8 @@
 /*
  * virtio_blk.h - a disk for the guest (virtio 1.2, 5.2).
  *
- * Requests are executed by four 'disk' threads, straight between the image and guest memory. A
- * stopped disk has none in flight: those not begun stay in the guest's queue.
+ * Requests are executed by an I/O engine that a 'disk' thread owns, straight between the image and
+ * guest memory. A stopped disk has none in flight: those not begun are in the guest's queue.
  * Thread: as device.h.
  */
 #ifndef VMM_DEVICES_VIRTIO_VIRTIO_BLK_H
@@ -11,6 +11,7 @@
 
 #include <stdbool.h>
 
+#include "storage/io_engine.h"
 #include "vmm/devices/device.h"
 
 struct block;
@@ -20,6 +21,7 @@ struct virtio_blk_options {
     uint32_t instance;
     const char *serial; /* copied; the guest sees its first 20 bytes */
     bool is_read_only;
+    enum io_engine_kind engine;
 };
 
 /* The disk has no image yet and can not be started. */

@@ -1,46 +1,58 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * virtio_blk_internal.h - the disk as its device, its threads and its state see it.
+ * virtio_blk_internal.h - the disk as its device, its queue's owner and its state see it.
  */
 #ifndef VMM_DEVICES_VIRTIO_VIRTIO_BLK_INTERNAL_H
 #define VMM_DEVICES_VIRTIO_VIRTIO_BLK_INTERNAL_H
 
 #include "base/lock.h"
+#include "storage/io_engine.h"
 #include "vmm/devices/virtio/virtio_blk.h"
 #include "vmm/devices/virtio/virtio_blk_request.h"
 #include "vmm/devices/virtio/virtio_pci.h"
 
-#define VIRTIO_BLK_WORKERS 4u
+#define VIRTIO_BLK_QUEUE_SIZE 256u
 
 struct thread;
 struct virtio_blk;
 
-struct virtio_blk_worker {
+/* One virtqueue and the thread that owns it. Slots and their stack are the owner's. */
+struct virtio_blk_queue {
     struct virtio_blk *blk;
-    struct thread *thread; /* owned */
-    struct virtqueue_chain chain;
-    struct iovec iovs[VIRTIO_REQUEST_IOVS];
+    unsigned number;
+    struct virtio_blk_target target; /* its block is borrowed; changes only while stopped */
+    struct io_engine *engine;        /* owned */
+    struct thread *thread;           /* owned */
+    struct virtio_blk_slot *slots;   /* owned */
+    uint16_t free_slots[VIRTIO_BLK_QUEUE_SIZE];
+    unsigned free_count;
+    bool has_more; /* requests may wait that nobody will notify about */
+
+    struct lock lock; /* the virtqueue while it runs, and what follows */
+    struct lock_condition changed;
+    bool is_running GUARDED_BY(&lock);
+    bool is_ending GUARDED_BY(&lock);
+    unsigned in_flight GUARDED_BY(&lock);
+    enum { OWNER_STARTING, OWNER_READY, OWNER_FAILED } owner GUARDED_BY(&lock);
+    struct err *owner_err GUARDED_BY(&lock); /* owned */
 };
 
 struct virtio_blk {
     struct virtio_pci pci;
-    struct virtio_blk_target target; /* its block is borrowed; changes only while stopped */
-    uint64_t capacity_sectors;       /* 0: not known before an image is attached */
+    struct virtio_blk_queue queue;
+    char serial[VIRTIO_BLK_SERIAL_BYTES];
+    uint64_t capacity_sectors; /* 0: not known before an image is attached */
     bool is_read_only;
     bool is_capacity_restored; /* the guest knows it */
-    struct lock lock;          /* the queue and what follows */
-    struct lock_condition drained;
-    bool is_running GUARDED_BY(&lock);
-    bool is_ending GUARDED_BY(&lock);
-    unsigned in_flight GUARDED_BY(&lock);
-    struct virtio_blk_worker workers[VIRTIO_BLK_WORKERS];
 };
 
-ERR_RESULT virtio_blk_workers_start(struct virtio_blk *blk);
-void virtio_blk_workers_join(struct virtio_blk *blk);
-/* Models' run and halt. */
-void virtio_blk_run(struct virtio_pci *pci);
-void virtio_blk_halt(struct virtio_pci *pci);
+/* Starts the owner. On failure the queue can still be finished. */
+ERR_RESULT virtio_blk_queue_start(struct virtio_blk_queue *queue, enum io_engine_kind kind);
+void virtio_blk_queue_init(struct virtio_blk_queue *queue, struct virtio_blk *blk, unsigned number);
+void virtio_blk_queue_finish(struct virtio_blk_queue *queue);
+void virtio_blk_queue_run(struct virtio_blk_queue *queue);
+/* Nothing is in flight when it returns. */
+void virtio_blk_queue_halt(struct virtio_blk_queue *queue);
 
 ERR_RESULT virtio_blk_save(struct device *device, ProtobufCMessage **out_state);
 ERR_RESULT virtio_blk_validate(struct device *device, uint32_t version,

@@ -13,150 +13,152 @@
 
 #include "base/bytes.h"
 #include "base/checked_math.h"
+#include "base/cleanup.h"
 #include "base/log.h"
 #include "storage/block.h"
 
 #define HEADER_BYTES  16u
 #define SEGMENT_BYTES 16u /* of a discard or write-zeroes request */
 
-struct request {
-    const struct virtio_blk_target *target;
-    const struct virtqueue_chain *chain;
-    struct iovec *iovs;
-    uint32_t type;
-    uint64_t sector;
-};
-
-static uint8_t status_of(const struct request *request, struct err *err, const char *operation)
-{
-    if (err == NULL)
-        return VIRTIO_BLK_S_OK;
-    log_guest("disk request failed", "disk=%.20s operation=%s error=\"%s\"",
-              request->target->serial, operation, err_message(err));
-    err_free(err);
-    return VIRTIO_BLK_S_IOERR;
-}
-
 /* Where the request's data is on the disk; false when it is not whole sectors inside it. */
-static bool place(const struct request *request, uint64_t len, uint64_t *out_offset)
+static bool place(const struct virtio_blk_target *target, uint64_t sector, uint64_t len,
+                  struct io_request *io)
 {
-    uint64_t bytes = request->target->block->virtual_bytes;
-
+    io->block = target->block;
+    io->len = len;
     return len % VIRTIO_BLK_SECTOR_BYTES == 0 &&
-           checked_mul(request->sector, VIRTIO_BLK_SECTOR_BYTES, out_offset) &&
-           range_is_within(*out_offset, len, bytes);
+           checked_mul(sector, VIRTIO_BLK_SECTOR_BYTES, &io->offset) &&
+           range_is_within(io->offset, len, target->block->virtual_bytes);
 }
 
-static uint8_t execute_read(const struct request *request)
+static struct virtqueue_span data_of(const struct virtio_blk_slot *slot, uint32_t type)
 {
-    struct virtqueue_span span = {.part = VIRTQUEUE_WRITABLE,
-                                  .len = request->chain->writable_bytes - 1};
-    uint64_t offset;
-
-    if (span.len == 0 || !place(request, span.len, &offset))
-        return VIRTIO_BLK_S_IOERR;
-    int count = virtqueue_chain_span(request->target->queue, request->chain, span, request->iovs,
-                                     VIRTIO_REQUEST_IOVS);
-    if (count == 0)
-        return VIRTIO_BLK_S_IOERR;
-    uint8_t status = status_of(
-        request, block_read(request->target->block, request->iovs, count, offset), "read");
-    /* A read that failed may have written a part. */
-    virtqueue_chain_dirty(request->target->queue, request->chain, 0, span.len);
-    return status;
+    if (type == VIRTIO_BLK_T_IN)
+        return (struct virtqueue_span){.part = VIRTQUEUE_WRITABLE,
+                                       .len = slot->chain.writable_bytes - 1};
+    return (struct virtqueue_span){.part = VIRTQUEUE_READABLE,
+                                   .offset = HEADER_BYTES,
+                                   .len = slot->chain.readable_bytes - HEADER_BYTES};
 }
 
-static uint8_t execute_write(const struct request *request)
+static uint8_t begin_transfer(const struct virtio_blk_target *target, struct virtio_blk_slot *slot,
+                              uint32_t type, uint64_t sector)
 {
-    struct virtqueue_span span = {.part = VIRTQUEUE_READABLE,
-                                  .offset = HEADER_BYTES,
-                                  .len = request->chain->readable_bytes - HEADER_BYTES};
-    uint64_t offset;
+    struct virtqueue_span span = data_of(slot, type);
 
-    if (span.len == 0 || !place(request, span.len, &offset))
+    if (span.len == 0 || !place(target, sector, span.len, &slot->io))
         return VIRTIO_BLK_S_IOERR;
-    int count = virtqueue_chain_span(request->target->queue, request->chain, span, request->iovs,
-                                     VIRTIO_REQUEST_IOVS);
-    if (count == 0)
-        return VIRTIO_BLK_S_IOERR;
-    return status_of(request, block_write(request->target->block, request->iovs, count, offset),
-                     "write");
-}
-
-static uint8_t execute_get_id(const struct request *request)
-{
-    const struct virtio_blk_target *target = request->target;
-    size_t len = (size_t)MIN(request->chain->writable_bytes - 1, sizeof(target->serial));
-
-    return virtqueue_chain_write(target->queue, request->chain, 0, target->serial, len)
-               ? VIRTIO_BLK_S_OK
-               : VIRTIO_BLK_S_IOERR;
+    slot->io.operation = type == VIRTIO_BLK_T_IN ? IO_READ : IO_WRITE;
+    slot->io.iovs = slot->iovs;
+    slot->io.iov_count =
+        virtqueue_chain_span(target->queue, &slot->chain, span, slot->iovs, VIRTIO_REQUEST_IOVS);
+    return slot->io.iov_count == 0 ? VIRTIO_BLK_S_IOERR : VIRTIO_BLK_S_OK;
 }
 
 /* Discard and write-zeroes: one segment each, as the configuration announces. */
-static uint8_t execute_clear(struct request *request)
+static uint8_t begin_clear(const struct virtio_blk_target *target, struct virtio_blk_slot *slot,
+                           uint32_t type)
 {
-    bool is_discard = request->type == VIRTIO_BLK_T_DISCARD;
+    bool is_discard = type == VIRTIO_BLK_T_DISCARD;
     uint32_t sectors_max =
         is_discard ? VIRTIO_BLK_DISCARD_SECTORS_MAX : VIRTIO_BLK_ZERO_SECTORS_MAX;
     uint8_t segment[SEGMENT_BYTES];
-    struct block *block = request->target->block;
-    uint64_t offset;
 
-    if (request->chain->readable_bytes != HEADER_BYTES + SEGMENT_BYTES ||
-        !virtqueue_chain_read(request->target->queue, request->chain, HEADER_BYTES, segment,
-                              sizeof(segment)))
+    if (slot->chain.readable_bytes != HEADER_BYTES + SEGMENT_BYTES ||
+        !virtqueue_chain_read(target->queue, &slot->chain, HEADER_BYTES, segment, sizeof(segment)))
         return VIRTIO_BLK_S_IOERR;
     struct reader in = reader_of(segment, sizeof(segment));
-    request->sector = reader_le64(&in);
+    uint64_t sector = reader_le64(&in);
     uint64_t sectors = reader_le32(&in);
     uint32_t flags = reader_le32(&in);
 
     /* virtio 1.2, 5.2.6.2: unknown flags, and "unmap" in a discard, are VIRTIO_BLK_S_UNSUPP. */
     if ((flags & ~(is_discard ? 0u : VIRTIO_BLK_WRITE_ZEROES_FLAG_UNMAP)) != 0)
         return VIRTIO_BLK_S_UNSUPP;
-    uint64_t len = sectors * VIRTIO_BLK_SECTOR_BYTES;
-    if (sectors > sectors_max || !place(request, len, &offset))
+    if (sectors > sectors_max ||
+        !place(target, sector, sectors * VIRTIO_BLK_SECTOR_BYTES, &slot->io))
         return VIRTIO_BLK_S_IOERR;
-    if (is_discard)
-        return status_of(request, block_discard(block, offset, len), "discard");
-    return status_of(request, block_write_zeroes(block, offset, len, flags != 0), "write-zeroes");
+    slot->io.operation = is_discard ? IO_DISCARD : IO_WRITE_ZEROES;
+    slot->io.may_unmap = flags != 0;
+    return VIRTIO_BLK_S_OK;
 }
 
-static uint8_t execute(struct request *request)
+static uint8_t begin_flush(const struct virtio_blk_target *target, struct virtio_blk_slot *slot)
 {
-    switch (request->type) {
-    case VIRTIO_BLK_T_IN: return execute_read(request);
-    case VIRTIO_BLK_T_GET_ID: return execute_get_id(request);
+    slot->io.operation = IO_FLUSH;
+    slot->io.block = target->block;
+    slot->io.offset = 0;
+    slot->io.len = 0;
+    return VIRTIO_BLK_S_OK;
+}
+
+static uint8_t answer_get_id(const struct virtio_blk_target *target,
+                             const struct virtio_blk_slot *slot)
+{
+    size_t len = (size_t)MIN(slot->chain.writable_bytes - 1, VIRTIO_BLK_SERIAL_BYTES);
+
+    return virtqueue_chain_write(target->queue, &slot->chain, 0, target->serial, len)
+               ? VIRTIO_BLK_S_OK
+               : VIRTIO_BLK_S_IOERR;
+}
+
+bool virtio_blk_request_begin(const struct virtio_blk_target *target, struct virtio_blk_slot *slot)
+{
+    uint8_t header[HEADER_BYTES];
+
+    slot->status = VIRTIO_BLK_S_IOERR;
+    if (slot->chain.writable_bytes == 0 || /* nowhere to put a status */
+        !virtqueue_chain_read(target->queue, &slot->chain, 0, header, sizeof(header)))
+        return false;
+    struct reader in = reader_of(header, sizeof(header));
+    uint32_t type = reader_le32(&in);
+    (void)reader_le32(&in);
+    uint64_t sector = reader_le64(&in);
+
+    switch (type) {
+    case VIRTIO_BLK_T_IN: slot->status = begin_transfer(target, slot, type, sector); break;
     case VIRTIO_BLK_T_OUT:
+        if (!target->block->is_read_only)
+            slot->status = begin_transfer(target, slot, type, sector);
+        break;
     case VIRTIO_BLK_T_DISCARD:
     case VIRTIO_BLK_T_WRITE_ZEROES:
-        if (request->target->block->is_read_only)
-            return VIRTIO_BLK_S_IOERR;
-        return request->type == VIRTIO_BLK_T_OUT ? execute_write(request) : execute_clear(request);
-    case VIRTIO_BLK_T_FLUSH:
-        return status_of(request, block_flush(request->target->block), "flush");
-    default: return VIRTIO_BLK_S_UNSUPP;
+        if (!target->block->is_read_only)
+            slot->status = begin_clear(target, slot, type);
+        break;
+    case VIRTIO_BLK_T_FLUSH: slot->status = begin_flush(target, slot); break;
+    case VIRTIO_BLK_T_GET_ID: slot->status = answer_get_id(target, slot); return false;
+    default: slot->status = VIRTIO_BLK_S_UNSUPP; return false;
     }
+    return slot->status == VIRTIO_BLK_S_OK;
 }
 
-uint32_t virtio_blk_request_execute(const struct virtio_blk_target *target,
-                                    const struct virtqueue_chain *chain,
-                                    struct iovec iovs[VIRTIO_REQUEST_IOVS])
+void virtio_blk_request_end(const struct virtio_blk_target *target, struct virtio_blk_slot *slot)
 {
-    struct request request = {.target = target, .chain = chain, .iovs = iovs};
-    uint8_t header[HEADER_BYTES];
-    uint8_t status = VIRTIO_BLK_S_IOERR;
+    static const char *const names[] = {[IO_READ] = "read",
+                                        [IO_WRITE] = "write",
+                                        [IO_FLUSH] = "flush",
+                                        [IO_WRITE_ZEROES] = "write-zeroes",
+                                        [IO_DISCARD] = "discard"};
+
+    /* A read that failed may have written a part. */
+    if (slot->io.operation == IO_READ)
+        virtqueue_chain_dirty(target->queue, &slot->chain, 0, slot->io.len);
+    if (slot->io.err == NULL)
+        return;
+    log_guest("disk request failed", "disk=%.20s operation=%s error=\"%s\"", target->serial,
+              names[slot->io.operation], err_message(slot->io.err));
+    err_free(TAKE_PTR(slot->io.err));
+    slot->status = VIRTIO_BLK_S_IOERR;
+}
+
+uint32_t virtio_blk_request_answer(const struct virtio_blk_target *target,
+                                   const struct virtio_blk_slot *slot)
+{
+    const struct virtqueue_chain *chain = &slot->chain;
 
     if (chain->writable_bytes == 0)
-        return 0; /* nowhere to put a status */
-    if (virtqueue_chain_read(target->queue, chain, 0, header, sizeof(header))) {
-        struct reader in = reader_of(header, sizeof(header));
-        request.type = reader_le32(&in);
-        (void)reader_le32(&in);
-        request.sector = reader_le64(&in);
-        status = execute(&request);
-    }
-    (void)virtqueue_chain_write(target->queue, chain, chain->writable_bytes - 1, &status, 1);
+        return 0;
+    (void)virtqueue_chain_write(target->queue, chain, chain->writable_bytes - 1, &slot->status, 1);
     return (uint32_t)MIN(chain->writable_bytes, (uint64_t)UINT32_MAX);
 }

@@ -1,15 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * virtio_blk_request.h - executes one request of a virtio disk.
+ * virtio_blk_request.h - one request of a virtio disk: read, handed on, answered.
  *
- * Thread: disk; blocks for as long as the image does.
+ * Thread: the disk's owner (virtio_blk_queue.c); nothing here waits for the disk.
  */
 #ifndef VMM_DEVICES_VIRTIO_VIRTIO_BLK_REQUEST_H
 #define VMM_DEVICES_VIRTIO_VIRTIO_BLK_REQUEST_H
 
+#include "storage/io_request.h"
 #include "vmm/devices/virtio/virtqueue.h"
-
-struct block;
 
 #define VIRTIO_BLK_SECTOR_BYTES 512u
 #define VIRTIO_BLK_SERIAL_BYTES 20u
@@ -21,12 +20,25 @@ struct block;
 struct virtio_blk_target {
     struct block *block;
     struct virtqueue *queue; /* for its memory only */
-    char serial[VIRTIO_BLK_SERIAL_BYTES];
+    const char *serial;      /* VIRTIO_BLK_SERIAL_BYTES of it, without a terminator */
 };
 
-/* Does what the chain asks and writes its status. Returns how many bytes were written to it. */
-uint32_t virtio_blk_request_execute(const struct virtio_blk_target *target,
-                                    const struct virtqueue_chain *chain,
-                                    struct iovec iovs[VIRTIO_REQUEST_IOVS]);
+/* A request from the moment it is taken out of the queue until it is back in it. */
+struct virtio_blk_slot {
+    struct io_request io;
+    struct virtqueue_chain chain;
+    struct iovec iovs[VIRTIO_REQUEST_IOVS];
+    uint8_t status;
+};
+
+/* Reads what the chain asks. True: slot->io is to be executed. False: its status is known. */
+bool virtio_blk_request_begin(const struct virtio_blk_target *target, struct virtio_blk_slot *slot);
+
+/* slot->io was executed: logs and frees its error. */
+void virtio_blk_request_end(const struct virtio_blk_target *target, struct virtio_blk_slot *slot);
+
+/* Writes the status to the guest. Returns how many bytes were written to the chain. */
+uint32_t virtio_blk_request_answer(const struct virtio_blk_target *target,
+                                   const struct virtio_blk_slot *slot);
 
 #endif

@@ -28,7 +28,7 @@ struct err *virtio_blk_validate(struct device *device, uint32_t version,
     (void)version;
     if (state->read_only != blk->is_read_only)
         return err_new(ERR_INCOMPATIBLE, "the guest knows disk '%.20s' as %s, this one is %s",
-                       blk->target.serial, state->read_only ? "read-only" : "writable",
+                       blk->serial, state->read_only ? "read-only" : "writable",
                        blk->is_read_only ? "read-only" : "writable");
     TRY(state_check_max("capacity_sectors", state->capacity_sectors,
                         DISK_BYTES_MAX / VIRTIO_BLK_SECTOR_BYTES));

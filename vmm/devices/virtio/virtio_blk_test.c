@@ -21,6 +21,9 @@
 #define STATUS_AT  0x180000u
 #define DATA_AT    0x200000u
 
+/* Every test is run with each. */
+static enum io_engine_kind engine = IO_ENGINE_ANY;
+
 struct bench {
     struct device_host_fake fake;
     struct guest_memory *memory;
@@ -34,7 +37,8 @@ struct bench {
 
 static void bench_init_bare(struct bench *bench, bool is_read_only)
 {
-    const struct virtio_blk_options options = {.serial = "system", .is_read_only = is_read_only};
+    const struct virtio_blk_options options = {
+        .serial = "system", .is_read_only = is_read_only, .engine = engine};
 
     memset(bench, 0, sizeof(*bench));
     ASSERT_OK(guest_memory_create(RAM_BYTES, RAM_BYTES, &bench->memory));
@@ -423,5 +427,8 @@ int main(void)
         cmocka_unit_test(a_stop_waits_for_what_is_in_flight_and_leaves_the_rest_in_the_queue),
         cmocka_unit_test(a_broken_queue_asks_for_a_reset_and_then_works_again),
     };
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    int failed = cmocka_run_group_tests_name("the best engine", tests, NULL, NULL);
+
+    engine = IO_ENGINE_THREADS;
+    return failed + cmocka_run_group_tests_name("threads", tests, NULL, NULL);
 }

@@ -241,6 +241,20 @@ void virtqueue_unpop(struct virtqueue *queue, uint16_t popped, uint16_t filled)
     queue->next_used = (uint16_t)(queue->next_used - filled);
 }
 
+/* The slots of the last requests popped lie behind the driver's back: it fills a slot again only
+ * when as many requests as the ring has slots are on their way, which are less those popped and
+ * not filled in. So these can be listed there anew, whichever they were. */
+void virtqueue_put_back(struct virtqueue *queue, const uint16_t *heads, uint16_t count)
+{
+    ASSERT(count <= (uint16_t)(queue->next_available - queue->next_used));
+    queue->next_available = (uint16_t)(queue->next_available - count);
+    for (uint16_t i = 0; i < count; i++) {
+        uint16_t slot = (uint16_t)(queue->next_available + i) & (uint16_t)(queue->size - 1);
+        store16(queue, queue->available.value + RING_ENTRIES + (uint64_t)slot * AVAILABLE_BYTES,
+                heads[i]);
+    }
+}
+
 void virtqueue_fill(struct virtqueue *queue, uint16_t head, uint32_t written)
 {
     uint16_t slot = queue->next_used & (uint16_t)(queue->size - 1);

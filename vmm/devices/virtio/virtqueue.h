@@ -61,6 +61,8 @@ bool virtqueue_enable(struct virtqueue *queue);
 enum virtqueue_result virtqueue_pop(struct virtqueue *queue, struct virtqueue_chain *out_chain);
 /* Puts back the requests popped last, and forgets what was filled in for as many of them. */
 void virtqueue_unpop(struct virtqueue *queue, uint16_t popped, uint16_t filled);
+/* Puts any requests back that were popped and not filled in: they are the next to be popped. */
+void virtqueue_put_back(struct virtqueue *queue, const uint16_t *heads, uint16_t count);
 bool virtqueue_has_available(struct virtqueue *queue);
 
 /* Gives a request back; the driver sees it after virtqueue_publish. */

@@ -112,6 +112,40 @@ TEST(rings_go_round_for_more_than_65536_requests)
     bench_finish(&bench);
 }
 
+/* More often than the ring has slots, so that what is put back lies across its end, too. */
+TEST(requests_that_are_put_back_are_popped_again)
+{
+    struct bench bench;
+    struct virtqueue_chain chain;
+    const struct driver_buffer buffer = writable(0, 64);
+    uint32_t head = 0, written = 0;
+    bench_init(&bench);
+
+    for (unsigned round = 0; round < 2u * SIZE; round++) {
+        uint16_t heads[3];
+        for (unsigned i = 0; i < 3; i++)
+            heads[i] = virtqueue_driver_fake_add(&bench.driver, &buffer, 1);
+        for (unsigned i = 0; i < 3; i++)
+            assert_int_equal(virtqueue_pop(&bench.queue, &chain), VIRTQUEUE_CHAIN);
+        virtqueue_fill(&bench.queue, heads[1], 1);
+        virtqueue_put_back(&bench.queue, (const uint16_t[]){heads[2], heads[0]}, 2);
+        assert_int_equal(bench.queue.next_available, bench.queue.next_used);
+
+        assert_int_equal(virtqueue_pop(&bench.queue, &chain), VIRTQUEUE_CHAIN);
+        assert_int_equal(chain.head, heads[2]);
+        virtqueue_fill(&bench.queue, chain.head, 2);
+        assert_int_equal(virtqueue_pop(&bench.queue, &chain), VIRTQUEUE_CHAIN);
+        assert_int_equal(chain.head, heads[0]);
+        virtqueue_fill(&bench.queue, chain.head, 3);
+        assert_int_equal(virtqueue_pop(&bench.queue, &chain), VIRTQUEUE_EMPTY);
+        (void)virtqueue_publish(&bench.queue);
+        for (unsigned i = 0; i < 3; i++)
+            assert_true(virtqueue_driver_fake_used(&bench.driver, &head, &written));
+        assert_int_equal(head, heads[0]);
+    }
+    bench_finish(&bench);
+}
+
 TEST(an_indirect_table_is_followed)
 {
     struct bench bench;
@@ -398,6 +432,7 @@ int main(void)
         cmocka_unit_test(a_chain_is_popped_with_its_parts),
         cmocka_unit_test(used_entries_appear_when_they_are_published),
         cmocka_unit_test(rings_go_round_for_more_than_65536_requests),
+        cmocka_unit_test(requests_that_are_put_back_are_popped_again),
         cmocka_unit_test(an_indirect_table_is_followed),
         cmocka_unit_test(an_indirect_table_inside_another_breaks_the_queue),
         cmocka_unit_test(an_indirect_table_that_was_not_negotiated_breaks_the_queue),
