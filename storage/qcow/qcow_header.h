@@ -39,7 +39,10 @@ struct host_file;
 #define QCOW_EXTENSION_BITMAPS        0x23852875u
 
 /* Where the fields that change while an image is in use lie: all in the first sector. */
+#define QCOW_HEADER_AT_BACKING        8u
+#define QCOW_HEADER_AT_SIZE           24u /* size, encryption, L1 table: 24 bytes */
 #define QCOW_HEADER_AT_REFCOUNT_TABLE 48u
+#define QCOW_HEADER_AT_SNAPSHOTS      60u
 #define QCOW_HEADER_AT_INCOMPATIBLE   72u
 #define QCOW_HEADER_AT_AUTOCLEAR      88u
 
@@ -96,7 +99,8 @@ static inline uint32_t qcow_header_subcluster_bits(const struct qcow_header *hea
            (qcow_header_has_extended_l2(header) ? QCOW_EXTENDED_L2_SUBCLUSTER_BITS : 0);
 }
 
-/* Some images can be read but not written: says which, and what to do. */
+/* Some images can be read but not changed as a whole, nor written: says which, and what to do. */
+ERR_RESULT qcow_header_check_changeable(const struct qcow_header *header);
 ERR_RESULT qcow_header_check_writable(const struct qcow_header *header);
 
 /* Header, extensions and backing name; the rest of the buffer is zeroed. */

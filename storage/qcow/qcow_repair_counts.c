@@ -72,6 +72,63 @@ struct err *qcow_repair_counts_lower(struct qcow_check *check)
     return is_changed ? host_file_sync(check->file) : NULL;
 }
 
+/* Counts that a width can not say. */
+static struct err *check_room(const struct qcow_check *check, uint64_t cluster, uint64_t count)
+{
+    unsigned order = check->header.refcount_order;
+    uint64_t most = order == 6 ? UINT64_MAX : ((uint64_t)1 << (1u << order)) - 1;
+
+    if (count <= most)
+        return NULL;
+    return err_new(ERR_STATE,
+                   "the cluster at %" PRIu64 " would be referenced %" PRIu64
+                   " times, but counts of %u bits end at %" PRIu64
+                   "; delete snapshots ('vm-disk snapshot -d'), or copy the image to one with "
+                   "wider counts ('vm-disk convert')",
+                   cluster << check->header.cluster_bits, count, 1u << order, most);
+}
+
+struct err *qcow_repair_counts_have_room(const struct qcow_check *check)
+{
+    const struct qcow_reference_chunk **chunks = qcow_reference_map_sorted(&check->references);
+    struct err *err = chunks == NULL ? err_new(ERR_NO_MEMORY, "refcounts") : NULL;
+
+    for (size_t i = 0; err == NULL && i < check->references.chunk_count; i++)
+        for (uint64_t j = 0; err == NULL && j < QCOW_REFERENCE_CHUNK_CLUSTERS; j++)
+            err = check_room(check, (chunks[i]->number << QCOW_REFERENCE_CHUNK_BITS) + j,
+                             chunks[i]->counts[j]);
+    free((void *)chunks);
+    return err;
+}
+
+static struct err *raise_block(struct qcow_check *check, uint64_t index, uint8_t *data)
+{
+    uint64_t first = index * counts_in_block(check);
+    unsigned order = check->header.refcount_order;
+    bool is_changed = false;
+
+    TRY(host_file_read_bytes(check->file, data, check->cluster_bytes,
+                             check->refcount_table[index]));
+    for (uint64_t i = 0; i < counts_in_block(check); i++) {
+        uint64_t counted = qcow_reference_map_count(&check->references, first + i);
+        if (qcow_refcount_width_get(data, i, order) >= counted)
+            continue;
+        qcow_refcount_width_set(data, i, order, counted);
+        is_changed = true;
+    }
+    return is_changed ? host_file_write_bytes(check->file, data, check->cluster_bytes,
+                                              check->refcount_table[index])
+                      : NULL;
+}
+
+static bool is_block_wanted(const struct qcow_check *check, uint64_t index)
+{
+    for (uint64_t i = 0; i < counts_in_block(check); i++)
+        if (qcow_reference_map_count(&check->references, index * counts_in_block(check) + i) > 0)
+            return true;
+    return false;
+}
+
 static struct err *note_old(struct rebuild *rebuild)
 {
     struct qcow_check *check = rebuild->check;
@@ -241,4 +298,21 @@ struct err *qcow_repair_counts_rebuild(struct qcow_check *check)
     qcow_reference_map_finish(&rebuild.old);
     free(rebuild.blocks);
     return err;
+}
+
+struct err *qcow_repair_counts_raise(struct qcow_check *check)
+{
+    uint64_t blocks = divide_up(check->end_cluster, counts_in_block(check));
+    CLEANUP(cleanup_free) uint8_t *data = malloc(check->cluster_bytes);
+
+    if (data == NULL)
+        return err_new(ERR_NO_MEMORY, "refcounts");
+    for (uint64_t i = 0; i < blocks; i++)
+        if ((i >= check->refcount_entries || check->refcount_table[i] == 0) &&
+            is_block_wanted(check, i))
+            return qcow_repair_counts_rebuild(check);
+    for (uint64_t i = 0; i < MIN(blocks, check->refcount_entries); i++)
+        if (check->refcount_table[i] != 0)
+            TRY(raise_block(check, i, data));
+    return host_file_sync(check->file);
 }
