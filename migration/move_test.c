@@ -2,6 +2,7 @@
 /* Whole moves of a pretended machine over memory channels: source.c against target.c. */
 #include <dirent.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -317,7 +318,8 @@ static size_t record_count(void)
 
     (void)snprintf(path, sizeof(path), "%s/arrivals", folder);
     DIR *arrivals = opendir(path);
-    assert_non_null(arrivals);
+    if (arrivals == NULL)
+        return SIZE_MAX;
     for (const struct dirent *entry = readdir(arrivals); entry != NULL; entry = readdir(arrivals))
         count += entry->d_name[0] != '.';
     (void)closedir(arrivals);
@@ -451,9 +453,9 @@ TEST(a_target_that_can_not_build_the_machine_says_why)
     char path[96];
 
     (void)snprintf(path, sizeof(path), "%s/disk", folder);
-    FILE *file = fopen(path, "w");
-    assert_non_null(file);
-    assert_int_equal(fclose(file), 0);
+    int fd = open(path, O_WRONLY | O_CREAT, 0600);
+    assert_true(fd >= 0);
+    assert_int_equal(close(fd), 0);
     with_disk.disk_path = path;
     create_source(&with_disk, 2);
     assert_int_equal(unlink(path), 0);
