@@ -24,6 +24,7 @@
 #define MACHINE_DISKS_MAX      16u
 #define MACHINE_NETS_MAX       8u
 #define MACHINE_CMDLINE_MAX    2047u
+#define CPU_MODEL_BYTES_MAX    (16u * KIB)  /* file of a model */
 #define MACHINE_FILE_BYTES_MAX (512u * MIB) /* kernel or initrd */
 #define MACHINE_VECTORS_MAX    512u         /* message-signalled interrupts of all devices */
 #define PATH_BYTES_MAX         4095u

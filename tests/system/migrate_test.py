@@ -52,6 +52,17 @@ class Migrate(Case):
                             second_jobs=("fpu", "clock", "dirty"))
 
     @only_kvm
+    def test_a_machine_takes_along_the_cpu_that_a_file_described(self):
+        source, target = self.hosts()
+        model = self.folder / "model"
+        model.write_text("# of the oldest host\nbase host\n-rdrand\n-smap\n")
+        guest = self.boot(source, arguments=("--cpu", f"file={model}"))
+        guest.check(1)
+        model.unlink()
+        source.run("vm-migrate", "m", Receiver(target).address(), *PATIENT)
+        self.follow(target, "m", guest.jobs).check(2)
+
+    @only_kvm
     def test_memory_in_two_slots(self):
         self.there_and_back(2, memory=96, arguments=("--memory-below-4g", 32), options="mb=20")
 

@@ -30,7 +30,8 @@ static const struct option_row rows[] = {
     OPTION_NUMBER("cpus", 'c', struct run_options, vcpus, "N", 1, MACHINE_VCPUS_MAX, 1,
                   "number of vCPUs"),
     OPTION_TEXT("cpu", 0, struct run_options, cpu_model, "MODEL", "host",
-                "host, x86-64-v2 or x86-64-v3: the oldest host that it may move to decides"),
+                "host, x86-64-v2, x86-64-v3 or file=PATH: the oldest host that it may move to "
+                "decides"),
     OPTION_TEXT("kernel", 'k', struct run_options, kernel, "FILE", NULL,
                 "bzImage, or ELF file with a PVH entry"),
     OPTION_TEXT("initrd", 'i', struct run_options, initrd, "FILE", NULL, "initial ramdisk"),

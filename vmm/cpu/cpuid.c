@@ -11,6 +11,7 @@
 #include "base/checked_math.h"
 #include "base/cleanup.h"
 #include "base/limits.h"
+#include "vmm/cpu/cpu_model.h"
 #include "vmm/cpu/cpuid_features.h"
 
 #define BIT(n) ((uint32_t)1 << (n))
@@ -23,10 +24,6 @@
 #define LEAF7_ECX_OSPKE        BIT(4)
 #define EXTENDED_CMP_LEGACY    BIT(1)
 #define XSAVE_LEGACY_BYTES     576u
-
-enum model { MODEL_HOST, MODEL_V2, MODEL_V3, MODEL_COUNT };
-
-static const char *const model_names[MODEL_COUNT] = {"host", "x86-64-v2", "x86-64-v3"};
 
 static uint32_t *register_of(struct kvm_cpuid_entry2 *entry, enum cpuid_register reg)
 {
@@ -84,20 +81,14 @@ static struct err *missing_feature(const char *what, const struct cpuid_feature_
                    what, row->function, row->index, cpuid_register_name(row->reg), bit, name);
 }
 
-static uint32_t model_mask(const struct cpuid_feature_row *row, enum model model)
+/* Bits that are not the host's to offer: KVM or the topology makes them. */
+static uint32_t emulated_features(const struct cpuid_feature_row *row)
 {
-    switch (model) {
-    case MODEL_V2: return row->offered & (row->v2 | row->optional);
-    case MODEL_V3: return row->offered & (row->v2 | row->v3 | row->optional);
-    default: return row->offered;
-    }
-}
-
-static uint32_t model_required(const struct cpuid_feature_row *row, enum model model)
-{
-    if (model == MODEL_HOST)
-        return 0;
-    return row->v2 | (model == MODEL_V3 ? row->v3 : 0);
+    if (row->function == 0x1 && row->reg == CPUID_ECX)
+        return LEAF1_ECX_HYPERVISOR | LEAF1_ECX_TSC_DEADLINE | LEAF1_ECX_X2APIC | LEAF1_ECX_OSXSAVE;
+    if (row->function == 0x1 && row->reg == CPUID_EDX)
+        return LEAF1_EDX_HTT;
+    return 0;
 }
 
 /* Leaves that would describe performance counters, AMX tiles, power, cache allocation or SGX. */
@@ -127,16 +118,19 @@ static void hide_leaves(struct kvm_cpuid2 *table)
 
 /* Feature leaves keep only sub-leaves and registers that the table of features knows. */
 static struct err *mask_features(struct kvm_cpuid2 *table, const struct kvm_cpuid2 *host,
-                                 enum model model)
+                                 const char *model_name)
 {
+    struct cpu_model model;
+
+    TRY(cpu_model_load(model_name, &model));
     for (size_t i = 0; i < cpuid_feature_row_count; i++) {
         const struct cpuid_feature_row *row = &cpuid_feature_rows[i];
-        uint32_t missing = model_required(row, model) & ~features_of(host, row);
+        uint32_t missing = model.required[i] & ~features_of(host, row) & ~emulated_features(row);
         if (missing != 0)
-            return missing_feature(model_names[model], row, missing);
+            return missing_feature(model_name, row, missing);
         struct kvm_cpuid_entry2 *entry = find(table, row->function, row->index);
         if (entry != NULL)
-            *register_of(entry, row->reg) &= model_mask(row, model);
+            *register_of(entry, row->reg) &= model.shown[i];
     }
     struct kvm_cpuid_entry2 *more = find(table, 0x7, 1);
     if (more != NULL)
@@ -235,25 +229,11 @@ static void add_topology(struct kvm_cpuid2 *table)
             .function = 0xb, .index = index, .flags = KVM_CPUID_FLAG_SIGNIFCANT_INDEX};
 }
 
-static struct err *model_of(const char *name, enum model *out_model)
-{
-    for (int model = 0; model < MODEL_COUNT; model++) {
-        if (strcmp(name, model_names[model]) == 0) {
-            *out_model = (enum model)model;
-            return NULL;
-        }
-    }
-    return err_new(ERR_INVALID, "CPU model '%s' is not known; use host, x86-64-v2 or x86-64-v3",
-                   name);
-}
-
 struct err *cpuid_build(const struct kvm_cpuid2 *host, const char *model_name, unsigned vcpus,
                         struct kvm_cpuid2 **out_table)
 {
-    enum model model = MODEL_HOST;
     CLEANUP(cleanup_free) struct kvm_cpuid2 *table = NULL;
 
-    TRY(model_of(*model_name == '\0' ? "host" : model_name, &model));
     TRY(table_create(host->nent + 3, &table));
     memcpy(table->entries, host->entries, host->nent * sizeof(host->entries[0]));
     table->nent = host->nent;
@@ -261,7 +241,7 @@ struct err *cpuid_build(const struct kvm_cpuid2 *host, const char *model_name, u
     hide_leaves(table);
     drop_topology_tail(table);
     add_topology(table);
-    TRY(mask_features(table, host, model));
+    TRY(mask_features(table, host, model_name));
     limit_xsave(table);
     set_topology(table, vcpus);
     struct kvm_cpuid_entry2 *first = find(table, 0, 0);
@@ -269,16 +249,6 @@ struct err *cpuid_build(const struct kvm_cpuid2 *host, const char *model_name, u
         first->eax = MAX(MIN(first->eax, 0x16u), 0xdu);
     *out_table = TAKE_PTR(table);
     return NULL;
-}
-
-/* Bits that are not the host's to offer: KVM or the topology makes them. */
-static uint32_t emulated_features(const struct cpuid_feature_row *row)
-{
-    if (row->function == 0x1 && row->reg == CPUID_ECX)
-        return LEAF1_ECX_HYPERVISOR | LEAF1_ECX_TSC_DEADLINE | LEAF1_ECX_X2APIC | LEAF1_ECX_OSXSAVE;
-    if (row->function == 0x1 && row->reg == CPUID_EDX)
-        return LEAF1_EDX_HTT;
-    return 0;
 }
 
 struct err *cpuid_check(const struct kvm_cpuid2 *host, const struct kvm_cpuid2 *table)

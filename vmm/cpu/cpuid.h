@@ -18,7 +18,7 @@
 
 #define CPUID_LEAVES_MAX 256u
 
-/* model: "host", "x86-64-v2" or "x86-64-v3". ERR_INCOMPATIBLE names what the host lacks for it. */
+/* model: as cpu_model_load takes it. ERR_INCOMPATIBLE names what the host lacks for it. */
 ERR_RESULT cpuid_build(const struct kvm_cpuid2 *host, const char *model, unsigned vcpus,
                        struct kvm_cpuid2 **out_table);
 

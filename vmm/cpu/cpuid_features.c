@@ -104,9 +104,9 @@ void cpuid_feature_name(const struct cpuid_feature_row *row, unsigned bit, char 
         at = at == NULL ? NULL : at + 1;
     }
     if (at == NULL || *at == '-')
-        (void)snprintf(out_name, 32, "bit %u", bit);
+        (void)snprintf(out_name, CPUID_FEATURE_NAME_BYTES, "bit %u", bit);
     else
-        (void)snprintf(out_name, 32, "%.*s", (int)strcspn(at, " "), at);
+        (void)snprintf(out_name, CPUID_FEATURE_NAME_BYTES, "%.*s", (int)strcspn(at, " "), at);
 }
 
 const char *cpuid_register_name(enum cpuid_register reg)

@@ -26,7 +26,9 @@ struct cpuid_feature_row {
 extern const struct cpuid_feature_row cpuid_feature_rows[];
 extern const size_t cpuid_feature_row_count;
 
-/* "avx512f", or "bit 16" when it has no name; into a buffer of at least 32 bytes. */
+#define CPUID_FEATURE_NAME_BYTES 32u
+
+/* "avx512f", or "bit 16" when it has no name; into a buffer of so many bytes. */
 void cpuid_feature_name(const struct cpuid_feature_row *row, unsigned bit, char *out_name);
 const char *cpuid_register_name(enum cpuid_register reg);
 
