@@ -169,8 +169,13 @@ void qcow_l2_cache_forget(struct qcow_l2_cache *cache, uint64_t l1_index)
 
 static void mark_dirty(struct qcow_l2_cache *cache, struct qcow_slice *slice)
 {
-    if (!slice->is_dirty)
-        cache->dirty_count++;
+    if (slice->is_dirty)
+        return;
+    cache->dirty_count++;
+    if (!slice->is_flushing) {
+        slice->next_changed = cache->changed;
+        cache->changed = slice;
+    }
     slice->is_dirty = true;
 }
 
@@ -202,8 +207,7 @@ struct err *qcow_l2_cache_capture(struct qcow_l2_cache *cache, struct qcow_write
 {
     size_t bytes = slice_words(cache) * 8;
 
-    for (size_t i = 0; i < cache->slot_count && cache->dirty_count > 0; i++) {
-        struct qcow_slice *slice = cache->slots[i];
+    for (struct qcow_slice *slice = cache->changed; slice != NULL; slice = slice->next_changed) {
         if (!slice->is_dirty)
             continue;
         uint8_t *copy = qcow_write_list_add(list, slice->host_offset, bytes);
@@ -221,10 +225,16 @@ struct err *qcow_l2_cache_capture(struct qcow_l2_cache *cache, struct qcow_write
 
 void qcow_l2_cache_settle(struct qcow_l2_cache *cache, bool is_durable)
 {
-    for (size_t i = 0; i < cache->slot_count; i++) {
-        struct qcow_slice *slice = cache->slots[i];
+    struct qcow_slice **link = &cache->changed;
+
+    while (*link != NULL) {
+        struct qcow_slice *slice = *link;
         if (slice->is_flushing && !is_durable)
             mark_dirty(cache, slice);
         slice->is_flushing = false;
+        if (slice->is_dirty)
+            link = &slice->next_changed;
+        else
+            *link = slice->next_changed;
     }
 }

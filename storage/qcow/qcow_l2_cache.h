@@ -22,10 +22,11 @@ struct qcow_write_list;
 struct qcow_slice {
     uint64_t host_offset;
     struct qcow_slice **home; /* what points to it, cleared when it is evicted */
-    bool is_dirty;            /* changed since the last capture */
-    bool is_flushing;         /* captured, not settled */
-    bool is_recent;           /* used since the clock hand last passed */
-    uint64_t words[];         /* one or two for each entry */
+    struct qcow_slice *next_changed;
+    bool is_dirty;    /* changed since the last capture */
+    bool is_flushing; /* captured, not settled */
+    bool is_recent;   /* used since the clock hand last passed */
+    uint64_t words[]; /* one or two for each entry */
 };
 
 struct qcow_l2_cache {
@@ -41,6 +42,7 @@ struct qcow_l2_cache {
     size_t slot_capacity;
     size_t hand;
     size_t dirty_count;
+    struct qcow_slice *changed; /* those that wait for a flush, or are in one */
 };
 
 ERR_RESULT qcow_l2_cache_init(struct qcow_l2_cache *cache, struct host_file *file,
