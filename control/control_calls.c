@@ -202,6 +202,16 @@ struct err *control_prepare_disks(struct control_client *client)
     return call_done(client, &request);
 }
 
+struct err *control_begin_copy(struct control_client *client, const char *disk, const char *tracker)
+{
+    Ferry__ControlBeginCopy begin = FERRY__CONTROL_BEGIN_COPY__INIT;
+    Ferry__ControlRequest request = bare_request(FERRY__CONTROL_REQUEST__CALL_BEGIN_COPY);
+    begin.disk = (char *)(uintptr_t)disk;
+    begin.tracker = (char *)(uintptr_t)tracker;
+    request.begin_copy = &begin;
+    return call_done(client, &request);
+}
+
 struct err *control_swap_layers(struct control_client *client, const char *disk, const char *path)
 {
     Ferry__ControlSwapLayers swap = FERRY__CONTROL_SWAP_LAYERS__INIT;

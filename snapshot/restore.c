@@ -15,6 +15,7 @@
 
 #include "base/assert.h"
 #include "base/checked_math.h"
+#include "base/cleanup.h"
 #include "base/clock.h"
 #include "base/limits.h"
 #include "base/test_hook.h"
@@ -97,12 +98,25 @@ static struct sealed_disk_folders folders_of(struct restore *restore)
                                         .count = config_of(restore)->n_image_folders};
 }
 
+/* The files of changes are those of the machine that was saved, which may be running. */
+static void drop_trackers(Ferry__MachineConfig *config)
+{
+    for (size_t i = 0; i < config->n_disks; i++) {
+        Ferry__DiskConfig *disk = config->disks[i];
+        while (disk->n_trackers > 0)
+            free(disk->trackers[--disk->n_trackers]);
+        free(TAKE_PTR(disk->trackers));
+    }
+}
+
 static struct err *read_manifest(struct restore *restore)
 {
     TRY(catalog_load(restore->store, restore->from->machine, restore->from->id.text,
                      &restore->manifest));
-    if (restore->settings.name != NULL)
+    if (restore->settings.name != NULL) {
         TRY(replace_text(&config_of(restore)->name, restore->settings.name));
+        drop_trackers(config_of(restore));
+    }
     return add_image_folders(restore);
 }
 

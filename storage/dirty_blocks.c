@@ -48,12 +48,14 @@ struct header {
     uint64_t virtual_bytes;
     enum file_state state;
     char boot_id[BOOT_ID_BYTES + 1];
+    int64_t modified_ns; /* of the image, when closed */
     char image[IMAGE_NAME_MAX + 1];
 };
 
 struct dirty_blocks {
     int fd;           /* owned */
     char *path;       /* owned */
+    char *image_path; /* owned; NULL: attached */
     bool is_attached; /* not the one who writes to the disk */
     struct header header;
     uint64_t bit_count;
@@ -108,6 +110,7 @@ static struct err *write_header(struct dirty_blocks *blocks, enum file_state sta
     writer_le32(&out, (uint32_t)state);
     writer_le32(&out, (uint32_t)strlen(header->image));
     writer_bytes(&out, header->boot_id, BOOT_ID_BYTES);
+    writer_le64(&out, (uint64_t)header->modified_ns);
     writer_bytes(&out, header->image, strlen(header->image));
     ASSERT(writer_ok(&out));
     TRY(file_write_at(blocks->fd, blocks->path, data, sizeof(data), 0));
@@ -126,6 +129,7 @@ static struct err *parse_header(const char *path, const uint8_t *data, struct he
     header.state = (enum file_state)reader_le32(&in);
     uint32_t image_len = reader_le32(&in);
     const uint8_t *boot_id = reader_take(&in, BOOT_ID_BYTES);
+    header.modified_ns = (int64_t)reader_le64(&in);
     if (magic != MAGIC)
         return err_new(ERR_INVALID,
                        "'%s' is not a file of a disk's changes; it is left as it is: take another "
@@ -190,15 +194,15 @@ static void set_image(struct header *header, const char *image)
 }
 
 /* Room for the whole file is taken now: a mapped page without room would end the process. */
-static struct err *make_anew(struct dirty_blocks *blocks, const char *image, uint64_t virtual_bytes)
+static struct err *make_anew(struct dirty_blocks *blocks, const struct dirty_blocks_image *image)
 {
     struct header *header = &blocks->header;
 
-    *header =
-        (struct header){.granularity_bits = GRANULARITY_BITS_MIN, .virtual_bytes = virtual_bytes};
+    *header = (struct header){.granularity_bits = GRANULARITY_BITS_MIN,
+                              .virtual_bytes = image->virtual_bytes};
     while (bit_count_of(header) > BITS_MAX)
         header->granularity_bits++;
-    set_image(header, image);
+    set_image(header, image->path);
     if (ftruncate(blocks->fd, 0) != 0)
         return err_errno(errno, "empty '%s'", blocks->path);
     int error = posix_fallocate(blocks->fd, 0, (off_t)(HEADER_BYTES + 2 * bitmap_room(header)));
@@ -210,32 +214,32 @@ static struct err *make_anew(struct dirty_blocks *blocks, const char *image, uin
 }
 
 /* Do the bits say what happened to this image? */
-static bool is_trusted(const struct dirty_blocks *blocks, const struct header *wanted)
+static bool is_trusted(const struct header *found, const struct header *wanted)
 {
-    const struct header *found = &blocks->header;
-
-    return strcmp(found->image, wanted->image) == 0 &&
-           (found->state == STATE_CLOSED ||
-            (found->state == STATE_OPEN && strcmp(found->boot_id, wanted->boot_id) == 0));
+    if (strcmp(found->image, wanted->image) != 0)
+        return false;
+    return found->state == STATE_CLOSED
+               ? found->modified_ns == wanted->modified_ns
+               : found->state == STATE_OPEN && strcmp(found->boot_id, wanted->boot_id) == 0;
 }
 
-static struct err *use(struct dirty_blocks *blocks, const char *image, uint64_t virtual_bytes)
+static struct err *use(struct dirty_blocks *blocks, const struct dirty_blocks_image *image)
 {
-    struct header wanted = {0};
+    struct header wanted = {.modified_ns = image->modified_ns};
     uint64_t bytes = 0;
 
     TRY(file_size(blocks->fd, blocks->path, &bytes));
     if (bytes == 0)
-        return make_anew(blocks, image, virtual_bytes);
+        return make_anew(blocks, image);
     TRY(read_header(blocks));
-    if (blocks->header.virtual_bytes != virtual_bytes)
-        return make_anew(blocks, image, virtual_bytes);
+    if (blocks->header.virtual_bytes != image->virtual_bytes)
+        return make_anew(blocks, image);
     TRY(map(blocks));
-    set_image(&wanted, image);
+    set_image(&wanted, image->path);
     TRY(read_boot_id(wanted.boot_id));
-    if (!is_trusted(blocks, &wanted))
+    if (!is_trusted(&blocks->header, &wanted))
         bitmap_set_range(blocks->changed, 0, blocks->bit_count);
-    set_image(&blocks->header, image);
+    set_image(&blocks->header, image->path);
     return write_header(blocks, STATE_OPEN, AT_ONCE);
 }
 
@@ -248,6 +252,7 @@ static void release(struct dirty_blocks *blocks)
     if (blocks->fd >= 0)
         (void)close(blocks->fd);
     free(blocks->path);
+    free(blocks->image_path);
     free(blocks);
 }
 
@@ -273,19 +278,41 @@ static struct err *create(const char *path, int flags, struct dirty_blocks **out
     return NULL;
 }
 
-struct err *dirty_blocks_open(const char *path, const char *image, uint64_t virtual_bytes,
+int64_t dirty_blocks_modified_ns(const char *image_path)
+{
+    struct stat status;
+
+    if (stat(image_path, &status) != 0)
+        return 0;
+    return (int64_t)status.st_mtim.tv_sec * (int64_t)NS_PER_S + (int64_t)status.st_mtim.tv_nsec;
+}
+
+static struct err *replace_path(struct dirty_blocks *blocks, const char *image_path)
+{
+    char *copy = strdup(image_path);
+
+    if (copy == NULL)
+        return err_new(ERR_NO_MEMORY, "track '%s'", image_path);
+    free(blocks->image_path);
+    blocks->image_path = copy;
+    return NULL;
+}
+
+struct err *dirty_blocks_open(const char *path, const struct dirty_blocks_image *image,
                               struct dirty_blocks **out_blocks)
 {
     struct dirty_blocks *blocks = NULL;
 
-    ASSERT(virtual_bytes <= DISK_BYTES_MAX);
+    ASSERT(image->virtual_bytes <= DISK_BYTES_MAX);
     TRY(create(path, O_CREAT, &blocks));
     struct err *err = image_lock_take(blocks->fd, path, IMAGE_LOCK_WRITER);
     if (err == NULL)
-        err = use(blocks, image, virtual_bytes);
+        err = replace_path(blocks, image->path);
+    if (err == NULL)
+        err = use(blocks, image);
     if (err != NULL) {
         release(blocks);
-        return err_wrap(err, "changes of '%s'", image);
+        return err_wrap(err, "changes of '%s'", image->path);
     }
     *out_blocks = blocks;
     return NULL;
@@ -324,6 +351,7 @@ struct err *dirty_blocks_close(struct dirty_blocks *blocks)
     /* The bits first: a header that says "closed" is believed. */
     if (!blocks->is_attached) {
         err = sync_bits(blocks);
+        blocks->header.modified_ns = dirty_blocks_modified_ns(blocks->image_path);
         if (err == NULL)
             err = write_header(blocks, STATE_CLOSED, AT_ONCE);
     }
@@ -333,6 +361,7 @@ struct err *dirty_blocks_close(struct dirty_blocks *blocks)
 
 struct err *dirty_blocks_set_image(struct dirty_blocks *blocks, const char *image)
 {
+    TRY(replace_path(blocks, image));
     /* A power cut makes everything count as changed, whatever name it leaves. */
     set_image(&blocks->header, image);
     return write_header(blocks, STATE_OPEN, LATER);

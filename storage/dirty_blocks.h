@@ -27,17 +27,26 @@
 
 struct dirty_blocks;
 
+/* What the machine writes to. */
+struct dirty_blocks_image {
+    const char *path;
+    uint64_t virtual_bytes;
+    int64_t modified_ns; /* before it was opened for writing: has anybody else written to it? */
+};
+
+/* 0: it can not be looked at. */
+int64_t dirty_blocks_modified_ns(const char *image_path);
+
 /* For the one who writes to the disk: creates the file when there is none, everything changed.
- * `image` names what the machine writes to. ERR_DENIED: somebody else has it open like that;
- * ERR_INVALID: the file is something else. */
-ERR_RESULT dirty_blocks_open(const char *path, const char *image, uint64_t virtual_bytes,
+ * ERR_DENIED: somebody else has it open like that; ERR_INVALID: the file is something else. */
+ERR_RESULT dirty_blocks_open(const char *path, const struct dirty_blocks_image *image,
                              struct dirty_blocks **out_blocks);
 
 /* For who copies, beside a machine or without one. ERR_NOT_FOUND: there is no such file. */
 ERR_RESULT dirty_blocks_attach(const char *path, struct dirty_blocks **out_blocks);
 
-/* The writes that were marked have been flushed. Says in the file, durably, that it can be trusted.
- */
+/* After the image was closed. Says in the file, durably, that it can be trusted as long as nobody
+ * changes the image. */
 ERR_RESULT dirty_blocks_close(struct dirty_blocks *blocks);
 
 /* The machine goes on in another image, with the same content. Waits for no disk. */

@@ -25,11 +25,20 @@
 static char folder[] = "/tmp/dirty_blocks_test.XXXXXX";
 static char path[64];
 
+static struct err *open_at(const char *file, const char *image, uint64_t bytes,
+                           struct dirty_blocks **out_blocks)
+{
+    struct dirty_blocks_image about = {
+        .path = image, .virtual_bytes = bytes, .modified_ns = dirty_blocks_modified_ns(image)};
+
+    return dirty_blocks_open(file, &about, out_blocks);
+}
+
 static struct dirty_blocks *open_blocks(const char *image)
 {
     struct dirty_blocks *blocks = NULL;
 
-    ASSERT_OK(dirty_blocks_open(path, image, DISK_BYTES, &blocks));
+    ASSERT_OK(open_at(path, image, DISK_BYTES, &blocks));
     return blocks;
 }
 
@@ -144,7 +153,7 @@ static void mark_and_die(void)
     assert_true(pid >= 0);
     if (pid == 0) {
         struct dirty_blocks *blocks = NULL;
-        if (dirty_blocks_open(path, "web.img", DISK_BYTES, &blocks) == NULL)
+        if (open_at(path, "web.img", DISK_BYTES, &blocks) == NULL)
             (void)dirty_blocks_enter(blocks, 3 * PART, 1);
         (void)raise(SIGKILL);
     }
@@ -193,8 +202,31 @@ TEST(another_image_or_size_counts_as_changed)
     ASSERT_OK(dirty_blocks_begin(blocks));
     copy_all(blocks);
     ASSERT_OK(dirty_blocks_close(blocks));
-    ASSERT_OK(dirty_blocks_open(path, "web.000003.qcow2", 2 * DISK_BYTES - 512, &blocks));
+    ASSERT_OK(open_at(path, "web.000003.qcow2", 2 * DISK_BYTES - 512, &blocks));
     assert_int_equal(bytes_of(blocks, DIRTY_BLOCKS_CHANGED), 2 * DISK_BYTES - 512);
+    ASSERT_OK(dirty_blocks_close(blocks));
+}
+
+TEST(what_others_did_to_the_image_counts_as_changed)
+{
+    char image[80];
+
+    (void)snprintf(image, sizeof(image), "%s/real.img", folder);
+    int fd = open(image, O_RDWR | O_CREAT, 0600);
+    assert_true(fd >= 0);
+    struct dirty_blocks *blocks = open_copied(image);
+    assert_int_equal(write(fd, "guest", 5), 5);
+    mark(blocks, 0, 5);
+    ASSERT_OK(dirty_blocks_close(blocks));
+    blocks = open_blocks(image);
+    expect_changed(blocks, 0, PART);
+    ASSERT_OK(dirty_blocks_close(blocks));
+
+    const struct timespec times[2] = {{1, 0}, {1, 0}}; /* as a write does */
+    assert_int_equal(utimensat(AT_FDCWD, image, times, 0), 0);
+    assert_int_equal(close(fd), 0);
+    blocks = open_blocks(image);
+    expect_changed(blocks, 0, DISK_BYTES);
     ASSERT_OK(dirty_blocks_close(blocks));
 }
 
@@ -202,7 +234,7 @@ TEST(one_writes_and_others_may_copy)
 {
     struct dirty_blocks *blocks = open_copied("web.img"), *copier = NULL, *other = NULL;
 
-    assert_fails(dirty_blocks_open(path, "web.img", DISK_BYTES, &other), ERR_DENIED);
+    assert_fails(open_at(path, "web.img", DISK_BYTES, &other), ERR_DENIED);
     ASSERT_OK(dirty_blocks_attach(path, &copier));
     mark(blocks, 0, 2 * PART);
     assert_int_equal(bytes_of(copier, DIRTY_BLOCKS_CHANGED), 2 * PART);
@@ -231,7 +263,7 @@ TEST(strange_files_are_left_alone)
     assert_fails(dirty_blocks_attach(path, &blocks), ERR_NOT_FOUND);
     int fd = open(path, O_RDWR | O_CREAT, 0600);
     assert_int_equal(write(fd, text, sizeof(text)), sizeof(text));
-    assert_fails(dirty_blocks_open(path, "web.img", DISK_BYTES, &blocks), ERR_INVALID);
+    assert_fails(open_at(path, "web.img", DISK_BYTES, &blocks), ERR_INVALID);
     assert_int_equal(pread(fd, data, sizeof(data), 0), sizeof(data));
     assert_string_equal(data, text);
     assert_int_equal(close(fd), 0);
@@ -243,9 +275,9 @@ TEST(damaged_files_are_refused)
 
     ASSERT_OK(dirty_blocks_close(open_copied("web.img")));
     edit(8, "\x07");
-    assert_fails(dirty_blocks_open(path, "web.img", DISK_BYTES, &blocks), ERR_INCOMPATIBLE);
+    assert_fails(open_at(path, "web.img", DISK_BYTES, &blocks), ERR_INCOMPATIBLE);
     edit(0, "nonsense");
-    assert_fails(dirty_blocks_open(path, "web.img", DISK_BYTES, &blocks), ERR_INVALID);
+    assert_fails(open_at(path, "web.img", DISK_BYTES, &blocks), ERR_INVALID);
     assert_fails(dirty_blocks_attach(path, &blocks), ERR_INVALID);
     assert_int_equal(truncate(path, 5000), 0);
     assert_fails(dirty_blocks_attach(path, &blocks), ERR_INVALID);
@@ -257,7 +289,7 @@ TEST(huge_disks_have_larger_parts)
 {
     struct dirty_blocks *blocks = NULL;
 
-    ASSERT_OK(dirty_blocks_open(path, "huge", (uint64_t)1 << 50, &blocks));
+    ASSERT_OK(open_at(path, "huge", (uint64_t)1 << 50, &blocks));
     assert_int_equal(dirty_blocks_granularity(blocks), 16 * MIB);
     ASSERT_OK(dirty_blocks_close(blocks));
 }
@@ -343,7 +375,7 @@ TEST(every_change_is_noted_planned_ones_too)
     struct iovec iov = {data, sizeof(data)};
 
     (void)snprintf(second, sizeof(second), "%s2", path);
-    ASSERT_OK(dirty_blocks_open(second, "web.img", DISK_BYTES, &trackers[1]));
+    ASSERT_OK(open_at(second, "web.img", DISK_BYTES, &trackers[1]));
     ASSERT_OK(dirty_blocks_begin(trackers[1]));
     ASSERT_OK(block_memory_create(DISK_BYTES, &memory));
     struct block_ops ops = *memory->ops;
@@ -410,6 +442,7 @@ int main(void)
         ANEW(a_kill_loses_no_change),
         ANEW(after_a_power_cut_everything_counts_as_changed),
         ANEW(another_image_or_size_counts_as_changed),
+        ANEW(what_others_did_to_the_image_counts_as_changed),
         ANEW(one_writes_and_others_may_copy),
         ANEW(strange_files_are_left_alone),
         ANEW(damaged_files_are_refused),

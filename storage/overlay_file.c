@@ -126,6 +126,17 @@ struct err *overlay_file_newest(const char *path, char **out_path)
     return number == 0 ? NULL : path_of_number(folder, name_of(path), number, out_path);
 }
 
+struct err *overlay_file_sibling(const char *path, const char *suffix, char **out_path)
+{
+    CLEANUP(cleanup_free) char *folder = NULL;
+    const char *name = name_of(path);
+
+    TRY(folder_of(path, &folder));
+    if (asprintf(out_path, "%s/%.*s.%s", folder, (int)stem_len(name), name, suffix) < 0)
+        return err_new(ERR_NO_MEMORY, "'%s' beside '%s'", suffix, path);
+    return NULL;
+}
+
 struct err *overlay_file_backing_name(const char *path, const char *backing_path, char **out_name)
 {
     CLEANUP(cleanup_free) char *folder = NULL;

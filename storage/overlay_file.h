@@ -15,6 +15,10 @@ ERR_RESULT overlay_file_next(const char *path, char **out_path);
 /* The last overlay that exists, NULL when there is none; free() it. */
 ERR_RESULT overlay_file_newest(const char *path, char **out_path);
 
+/* "web.backup.changes" of web.img, and of each overlay of it, for the suffix "backup.changes";
+ * free() it. */
+ERR_RESULT overlay_file_sibling(const char *path, const char *suffix, char **out_path);
+
 /* A new file, empty as an overlay, durable with its name. */
 ERR_RESULT overlay_file_create(const char *path, const char *backing_path,
                                const char *backing_format, uint64_t virtual_bytes);

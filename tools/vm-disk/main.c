@@ -5,6 +5,7 @@
 #include "base/checked_math.h"
 #include "base/thread.h"
 #include "tools/program_verb.h"
+#include "tools/vm-disk/changes_command.h"
 #include "tools/vm-disk/check_command.h"
 #include "tools/vm-disk/compare_command.h"
 #include "tools/vm-disk/convert_command.h"
@@ -26,6 +27,7 @@ int main(int argc, char **argv)
         compare_command,
         measure_command,
         convert_command,
+        changes_command,
         serve_command,
         layers_command,
     };

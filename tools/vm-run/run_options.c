@@ -36,9 +36,10 @@ static const struct option_row rows[] = {
                 "bzImage, or ELF file with a PVH entry"),
     OPTION_TEXT("initrd", 'i', struct run_options, initrd, "FILE", NULL, "initial ramdisk"),
     OPTION_TEXT("append", 'a', struct run_options, append, "TEXT", "", "kernel command line"),
-    OPTION_LIST("disk", 'd', struct run_options, disks, "SPEC",
-                "a disk: id=ID,path=FILE,format=raw|qcow2[,readonly=1][,cache=none]; may be "
-                "repeated"),
+    OPTION_LIST(
+        "disk", 'd', struct run_options, disks, "SPEC",
+        "a disk: id=ID,path=FILE,format=raw|qcow2[,readonly=1][,cache=none][,track=NAME]; may be "
+        "repeated"),
     OPTION_LIST("image-folder", 0, struct run_options, image_folders, "FOLDER",
                 "backing files of disks may lie here, too; may be repeated"),
     OPTION_LIST("net", 0, struct run_options, nets, "SPEC",
@@ -68,6 +69,7 @@ struct disk_spec {
     const char *format;
     uint64_t is_read_only;
     const char *cache;
+    const char *track;
 };
 
 static const struct option_row disk_rows[] = {
@@ -77,6 +79,8 @@ static const struct option_row disk_rows[] = {
     OPTION_NUMBER("readonly", 0, struct disk_spec, is_read_only, "0|1", 0, 1, 0, "read only"),
     OPTION_TEXT("cache", 0, struct disk_spec, cache, "none|writeback", "writeback",
                 "past the host's page cache, or through it"),
+    OPTION_TEXT("track", 0, struct disk_spec, track, "NAME[+NAME...]", NULL,
+                "note what changes, in files beside the image"),
 };
 
 struct net_spec {
@@ -153,6 +157,26 @@ static struct err *set_mac(const char *text, ProtobufCBinaryData *field)
     return NULL;
 }
 
+/* "a+b": the files a.changes and b.changes. */
+static struct err *fill_trackers(const char *text, Ferry__DiskConfig *disk)
+{
+    if (text == NULL)
+        return NULL;
+    disk->trackers = calloc(strlen(text) + 1, sizeof(char *));
+    if (disk->trackers == NULL)
+        return err_new(ERR_NO_MEMORY, "machine");
+    for (;;) {
+        size_t len = strcspn(text, "+");
+        char *name = strndup(text, len);
+        if (name == NULL)
+            return err_new(ERR_NO_MEMORY, "machine");
+        disk->trackers[disk->n_trackers++] = name;
+        if (text[len] == '\0')
+            return NULL;
+        text += len + 1;
+    }
+}
+
 static struct err *fill_disk(const char *text, Ferry__DiskConfig *disk)
 {
     CLEANUP(cleanup_free) char *copy = strdup(text);
@@ -167,6 +191,7 @@ static struct err *fill_disk(const char *text, Ferry__DiskConfig *disk)
     TRY(set_text(&disk->id, spec.id));
     TRY(set_text(&disk->path, spec.path));
     TRY(set_text(&disk->cache, spec.cache));
+    TRY(fill_trackers(spec.track, disk));
     return set_text(&disk->format, spec.format);
 }
 

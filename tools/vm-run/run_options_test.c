@@ -51,6 +51,18 @@ TEST(disks_and_networks_are_described)
     run_description_finish(&machine);
 }
 
+TEST(trackers_of_a_disk_are_named)
+{
+    struct run_description machine;
+
+    ASSERT_OK(MAKE(&machine, "--disk", "id=root,path=/a.img,format=raw,track=daily+mirror"));
+    const Ferry__DiskConfig *disk = machine.description->config->disks[0];
+    assert_int_equal(disk->n_trackers, 2);
+    assert_string_equal(disk->trackers[0], "daily");
+    assert_string_equal(disk->trackers[1], "mirror");
+    run_description_finish(&machine);
+}
+
 TEST(a_uuid_is_taken_or_made)
 {
     struct run_description machine;
@@ -80,6 +92,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(memory_above_three_gib_goes_above_four),
         cmocka_unit_test(disks_and_networks_are_described),
+        cmocka_unit_test(trackers_of_a_disk_are_named),
         cmocka_unit_test(a_uuid_is_taken_or_made),
         cmocka_unit_test(specifications_that_say_too_little_or_too_much_are_refused),
     };

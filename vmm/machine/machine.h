@@ -81,6 +81,9 @@ ERR_RESULT machine_freeze_disks(struct paused_machine *paused,
 ERR_RESULT machine_swap_layers(struct machine *machine, const char *disk_id, const char *path,
                                unsigned *out_gone);
 
+/* What a tracker of a disk has noted becomes a copy's; see dirty_blocks_begin. */
+ERR_RESULT machine_begin_copy(struct machine *machine, const char *disk_id, const char *tracker);
+
 /* Locks are given up, and taken again; see storage/disk_image.h. */
 ERR_RESULT machine_hand_over_disks(struct paused_machine *paused);
 ERR_RESULT machine_take_back_disks(struct paused_machine *paused);

@@ -52,6 +52,7 @@ static struct err *check_disks(const Ferry__MachineConfig *config)
                            "disk '%s': format '%s' is not known; say format=raw or format=qcow2",
                            disk->id, disk->format);
         TRY(check_cache(disk));
+        TRY(disk_tracking_check(disk));
         for (size_t other = 0; other < i; other++) {
             if (strcmp(config->disks[other]->id, disk->id) == 0)
                 return err_new(ERR_INVALID, "machine: two disks have the id '%s'", disk->id);

@@ -9,6 +9,7 @@
 
 #include "base/cleanup.h"
 #include "base/log.h"
+#include "storage/dirty_blocks.h"
 #include "storage/disk_image.h"
 #include "vmm/devices/virtio/virtio_blk.h"
 #include "vmm/machine/machine_internal.h"
@@ -31,15 +32,26 @@ static struct disk_image_name name_of(const struct machine *machine,
     };
 }
 
+/* What the guest's requests go to. */
+static struct err *attach(struct machine_disk *disk)
+{
+    return virtio_blk_attach(disk->device,
+                             disk->tracking.block != NULL ? disk->tracking.block : disk->block);
+}
+
 static struct err *open_disk(const struct machine *machine, struct machine_disk *disk)
 {
     const Ferry__DiskConfig *config = disk->config;
     struct disk_image_name name = name_of(machine, config);
+    int64_t modified_ns = dirty_blocks_modified_ns(config->path);
 
     TRY(err_wrap(disk_image_open_named(&name, &disk->block), "disk '%s'", config->id));
-    struct err *err = virtio_blk_attach(disk->device, disk->block);
+    struct err *err = disk_tracking_start(config, disk->block, modified_ns, &disk->tracking);
+    if (err == NULL)
+        err = attach(disk);
     if (err != NULL) {
         err_free(block_close(TAKE_PTR(disk->block)));
+        disk_tracking_stop(&disk->tracking);
         return err_wrap(err, "disk '%s'", config->id);
     }
     return NULL;
@@ -91,6 +103,7 @@ void machine_disks_close(struct machine *machine)
         struct err *err = block_close(TAKE_PTR(disk->block));
         if (err != NULL)
             log_err(LOG_ERROR, "disk not closed cleanly", err);
+        disk_tracking_stop(&disk->tracking);
     }
 }
 
@@ -157,7 +170,8 @@ static struct err *switch_disk(struct machine_disk *disk)
     if (disk->overlay == NULL)
         return err_new(ERR_STATE, "no overlay was prepared");
     TRY(disk_image_switch(&disk->block, config->path, config->format, disk->overlay));
-    TRY(virtio_blk_attach(disk->device, disk->block));
+    disk_tracking_follow(&disk->tracking, disk->overlay);
+    TRY(attach(disk));
     TRY(set_text(&config->path, disk->overlay));
     free(TAKE_PTR(disk->overlay));
     return set_text(&config->format, OVERLAY_FORMAT);
@@ -210,29 +224,66 @@ struct err *machine_freeze_disks(struct paused_machine *paused,
     return NULL;
 }
 
-struct err *machine_swap_layers(struct machine *machine, const char *disk_id, const char *path,
-                                unsigned *out_gone)
+static struct err *find_disk(struct machine *machine, const char *id,
+                             struct machine_disk **out_disk)
 {
     for (size_t i = 0; i < machine->disk_count; i++) {
         struct machine_disk *disk = &machine->disks[i];
-        if (strcmp(disk->config->id, disk_id) != 0)
+        if (strcmp(disk->config->id, id) != 0)
             continue;
         if (disk->block == NULL)
-            return err_new(ERR_STATE, "disk '%s' is not open", disk_id);
-        return err_wrap(disk_image_swap_layers(disk->block, path, out_gone), "disk '%s'", disk_id);
+            return err_new(ERR_STATE, "disk '%s' is not open", id);
+        *out_disk = disk;
+        return NULL;
     }
-    return err_new(ERR_NOT_FOUND, "the machine has no disk '%.64s'", disk_id);
+    return err_new(ERR_NOT_FOUND, "the machine has no disk '%.64s'", id);
 }
 
-/* Of the first `count` disks. */
+struct err *machine_swap_layers(struct machine *machine, const char *disk_id, const char *path,
+                                unsigned *out_gone)
+{
+    struct machine_disk *disk;
+
+    TRY(find_disk(machine, disk_id, &disk));
+    return err_wrap(disk_image_swap_layers(disk->block, path, out_gone), "disk '%s'", disk_id);
+}
+
+struct err *machine_begin_copy(struct machine *machine, const char *disk_id, const char *tracker)
+{
+    struct machine_disk *disk;
+
+    TRY(find_disk(machine, disk_id, &disk));
+    return disk_tracking_begin(&disk->tracking, disk->config, tracker);
+}
+
+/* The trackers' files are the other host's, too, while the disk is. */
+static struct err *hand_over(struct machine_disk *disk)
+{
+    if (disk->block == NULL)
+        return NULL;
+    TRY(disk_image_hand_over(disk->block));
+    struct err *err = virtio_blk_attach(disk->device, disk->block);
+    disk_tracking_stop(&disk->tracking);
+    return err;
+}
+
+static struct err *take_back_disk(struct machine_disk *disk)
+{
+    int64_t modified_ns = dirty_blocks_modified_ns(disk->config->path);
+
+    if (disk->block == NULL)
+        return NULL;
+    TRY(disk_image_take_back(disk->block));
+    TRY(disk_tracking_start(disk->config, disk->block, modified_ns, &disk->tracking));
+    return attach(disk);
+}
+
+/* The first `count` disks. */
 static struct err *take_back(struct machine *machine, size_t count)
 {
-    for (size_t i = 0; i < count; i++) {
-        struct machine_disk *disk = &machine->disks[i];
-        if (disk->block == NULL)
-            continue;
-        TRY(err_wrap(disk_image_take_back(disk->block), "take back disk '%s'", disk->config->id));
-    }
+    for (size_t i = 0; i < count; i++)
+        TRY(err_wrap(take_back_disk(&machine->disks[i]), "take back disk '%s'",
+                     machine->disks[i].config->id));
     return NULL;
 }
 
@@ -241,11 +292,10 @@ struct err *machine_hand_over_disks(struct paused_machine *paused)
     struct machine *machine = paused->machine;
 
     for (size_t i = 0; i < machine->disk_count; i++) {
-        struct machine_disk *disk = &machine->disks[i];
-        struct err *err = disk->block == NULL ? NULL : disk_image_hand_over(disk->block);
+        struct err *err = hand_over(&machine->disks[i]);
         if (err != NULL) {
             err_free(take_back(machine, i));
-            return err_wrap(err, "hand over disk '%s'", disk->config->id);
+            return err_wrap(err, "hand over disk '%s'", machine->disks[i].config->id);
         }
     }
     return NULL;

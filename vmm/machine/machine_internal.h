@@ -16,6 +16,7 @@
 #include "storage/block.h"
 #include "vmm/devices/device.h"
 #include "vmm/kvm/kvm_dirty_log.h"
+#include "vmm/machine/disk_tracking.h"
 #include "vmm/machine/machine.h"
 
 struct console;
@@ -37,6 +38,7 @@ struct paused_machine {
 struct machine_disk {
     Ferry__DiskConfig *config; /* of the machine's description */
     struct block *block;       /* owned; NULL until it is opened */
+    struct disk_tracking tracking;
     struct device *device;
     char *overlay; /* owned: path of the overlay prepared for a freeze; NULL: none */
 };

@@ -278,6 +278,14 @@ struct err *machine_call_swap_layers(struct machine_control *control, struct mac
     return NULL;
 }
 
+struct err *machine_call_begin_copy(struct machine_control *control, struct machine_call *call)
+{
+    const Ferry__ControlBeginCopy *begin = call->request->begin_copy;
+
+    TRY(machine_control_expect_machine(control, "begin a copy"));
+    return machine_begin_copy(control->machine, begin->disk, begin->tracker);
+}
+
 struct err *machine_call_check_disks(struct machine_control *control, struct machine_call *call)
 {
     (void)call;
