@@ -3,10 +3,13 @@
 #include <string.h>
 
 #include "base/checked_math.h"
+#include "base/lock.h"
+#include "base/thread.h"
 #include "base/unit_test.h"
 #include "storage/qcow/qcow_create.h"
 #include "storage/qcow/qcow_flush.h"
 #include "storage/qcow/qcow_image.h"
+#include "storage/qcow/qcow_snapshot.h"
 #include "storage/qcow/qcow_write_list.h"
 #include "storage/testing/host_file_fake.h"
 #include "storage/testing/qcow_checker.h"
@@ -120,6 +123,161 @@ TEST(adjacent_metadata_is_one_write)
     assert_int_equal(data[16384], 0);
     qcow_write_list_finish(&list);
     host_file_destroy(file);
+}
+
+/* Closes the disk, takes a snapshot inside its image and opens it again. */
+static void take_snapshot(struct fixture *fixture)
+{
+    ASSERT_OK(block_close(fixture->disk));
+    ASSERT_OK(host_file_fake_create(fixture->bytes, fixture->len, &fixture->file));
+    free(fixture->bytes);
+    host_file_fake_keep(fixture->file, (void **)&fixture->bytes, &fixture->len);
+    ASSERT_OK(qcow_snapshot_create(fixture->file, "before", 0));
+    ASSERT_OK(qcow_image_open(fixture->file, false, &fixture->disk));
+}
+
+TEST(a_flush_with_a_copied_table_makes_two_barriers)
+{
+    struct fixture fixture;
+
+    set_up(&fixture);
+    for (uint64_t part = 0; part < 8; part++)
+        ASSERT_OK(write_part(&fixture, part, 1));
+    take_snapshot(&fixture);
+    ASSERT_OK(write_part(&fixture, 0, 2));
+    assert_int_equal(syncs_of_flush(&fixture), 2);
+    ASSERT_OK(block_discard(fixture.disk, 2 * 4096, 4096));
+    ASSERT_OK(write_part(&fixture, 3, 2));
+    assert_int_equal(syncs_of_flush(&fixture), 2);
+    ASSERT_OK(write_part(&fixture, 3, 3));
+    assert_int_equal(syncs_of_flush(&fixture), 1);
+    ASSERT_OK(block_close(fixture.disk));
+
+    struct qcow_view view;
+    uint8_t sector[512];
+    enum qcow_sector kind;
+    assert_true(qcow_checker_snapshot_view(fixture.bytes, fixture.len, 0, &view));
+    for (uint64_t part = 0; part < 8; part++) {
+        qcow_view_read(&view, part * PART_BYTES, 1, sector, &kind);
+        assert_int_equal(sector[0], 1);
+    }
+    struct qcow_verdict verdict = qcow_checker_run(fixture.bytes, fixture.len);
+    assert_int_equal(verdict.errors + verdict.leaks, 0);
+    free(fixture.bytes);
+}
+
+/* A file whose barriers wait until they may pass. */
+struct gated_file {
+    struct host_file base;
+    struct host_file *next; /* owned */
+    struct lock lock;
+    struct lock_condition changed;
+    bool is_open GUARDED_BY(&lock);
+    unsigned waiting GUARDED_BY(&lock);
+    unsigned syncs GUARDED_BY(&lock);
+};
+
+static struct gated_file *gated_of(struct host_file *file)
+{
+    return CONTAINER_OF(file, struct gated_file, base);
+}
+
+static struct err *gated_read(struct host_file *file, const struct io_vector *to, uint64_t offset)
+{
+    return host_file_read(gated_of(file)->next, to, offset);
+}
+
+static struct err *gated_write(struct host_file *file, const struct io_vector *from,
+                               uint64_t offset)
+{
+    return host_file_write(gated_of(file)->next, from, offset);
+}
+
+static struct err *gated_sync(struct host_file *file)
+{
+    struct gated_file *gated = gated_of(file);
+
+    lock_acquire(&gated->lock);
+    gated->syncs++;
+    gated->waiting++;
+    lock_condition_broadcast(&gated->changed);
+    while (!gated->is_open)
+        lock_condition_wait(&gated->changed, &gated->lock);
+    gated->waiting--;
+    lock_release(&gated->lock);
+    return host_file_sync(gated->next);
+}
+
+static struct err *gated_size(struct host_file *file, uint64_t *out_bytes)
+{
+    return host_file_size(gated_of(file)->next, out_bytes);
+}
+
+static void gated_destroy(struct host_file *file)
+{
+    host_file_destroy(gated_of(file)->next);
+}
+
+/* What the test does not need is not there. */
+static const struct host_file_ops gated_ops = {
+    .name = "gated",
+    .read = gated_read,
+    .write = gated_write,
+    .sync = gated_sync,
+    .size = gated_size,
+    .destroy = gated_destroy,
+};
+
+static void flush_in_thread(void *argument)
+{
+    struct block *disk = argument;
+
+    ASSERT_OK(block_flush(disk));
+}
+
+static void set_gate(struct gated_file *gated, bool is_open)
+{
+    lock_acquire(&gated->lock);
+    gated->is_open = is_open;
+    lock_condition_broadcast(&gated->changed);
+    lock_release(&gated->lock);
+}
+
+/* Who flushes while a flush runs is not served by it, but all of them by the next. */
+TEST(flushes_that_wait_for_one_share_the_next)
+{
+    struct fixture fixture;
+    struct gated_file gated = {.base = {.ops = &gated_ops, .path = "gated"}};
+    struct thread *threads[5];
+
+    set_up(&fixture);
+    ASSERT_OK(write_part(&fixture, 0, 1));
+    ASSERT_OK(block_close(fixture.disk));
+    lock_init(&gated.lock, LOCK_TEST);
+    lock_condition_init(&gated.changed);
+    ASSERT_OK(host_file_fake_create(fixture.bytes, fixture.len, &gated.next));
+    ASSERT_OK(qcow_image_open(&gated.base, false, &fixture.disk));
+
+    ASSERT_OK(write_part(&fixture, 0, 2));
+    ASSERT_OK(thread_create(ROLE_TEST, 0, flush_in_thread, fixture.disk, &threads[0]));
+    lock_acquire(&gated.lock);
+    while (gated.waiting == 0)
+        lock_condition_wait(&gated.changed, &gated.lock);
+    lock_release(&gated.lock);
+    ASSERT_OK(write_part(&fixture, 0, 3));
+    for (unsigned i = 1; i < ARRAY_COUNT(threads); i++)
+        ASSERT_OK(thread_create(ROLE_TEST, i, flush_in_thread, fixture.disk, &threads[i]));
+    set_gate(&gated, true);
+    for (unsigned i = 0; i < ARRAY_COUNT(threads); i++)
+        thread_join(threads[i]);
+
+    lock_acquire(&gated.lock);
+    assert_int_equal(gated.syncs, 2);
+    lock_release(&gated.lock);
+    ASSERT_OK(block_close(fixture.disk));
+    lock_condition_finish(&gated.changed);
+    lock_finish(&gated.lock);
+    free(fixture.bytes);
 }
 
 TEST(a_discarded_cluster_is_used_again_only_after_a_flush)
@@ -287,6 +445,8 @@ int main(void)
         cmocka_unit_test(a_flush_makes_at_most_two_barriers),
         cmocka_unit_test(most_allocations_write_no_counts),
         cmocka_unit_test(adjacent_metadata_is_one_write),
+        cmocka_unit_test(a_flush_with_a_copied_table_makes_two_barriers),
+        cmocka_unit_test(flushes_that_wait_for_one_share_the_next),
         cmocka_unit_test(a_discarded_cluster_is_used_again_only_after_a_flush),
         cmocka_unit_test(a_guest_that_never_flushes_does_not_grow_the_file_for_ever),
         cmocka_unit_test(a_failed_barrier_is_never_taken_back),
