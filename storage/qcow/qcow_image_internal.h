@@ -66,6 +66,11 @@ static inline uint64_t qcow_image_subcluster_of(const struct qcow_image *image, 
     return offset >> image->context.subcluster_bits;
 }
 
+static inline uint64_t qcow_image_cluster_start(const struct qcow_image *image, uint64_t offset)
+{
+    return align_down(offset, image->cluster_bytes);
+}
+
 static inline uint64_t qcow_image_in_cluster(const struct qcow_image *image, uint64_t offset)
 {
     return offset & (image->cluster_bytes - 1);
