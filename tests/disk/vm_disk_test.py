@@ -450,6 +450,33 @@ class Layering(Operator):
         self.satisfies_qemu(top, "seen.raw")
 
 
+class Benching(Operator):
+    """bench: that it does what it says; bench/disk_bench.py says how well."""
+
+    def test_it_writes_what_it_is_told(self):
+        self.disk("create", "a.qcow2", "16M")
+        for engine in ("any", "threads"):
+            report = self.json("bench", "-w", "-c", 512, "-d", 16, "-S", "12k", "-o", "4k",
+                               "--pattern", 7, "--flush-interval", 64, "-i", engine, "a.qcow2")
+            self.assertEqual((report["requests"], report["flushes"]), (512, 8))
+        self.call("qemu-img", "check", "-q", "a.qcow2")
+        with open(self.folder / "model.raw", "wb") as raw:
+            raw.truncate(16 * MIB)
+            for number in range(512):
+                raw.seek(4096 + number * 12288)
+                raw.write(b"\7" * 4096)
+        self.satisfies_qemu("a.qcow2", "model.raw")
+        for order in ("step", "random"):
+            self.assertGreater(self.json("bench", "-c", 1000, "--order", order, "-t", "none",
+                                         "a.qcow2")["requests_per_second"], 0)
+
+    def test_what_can_not_be_measured(self):
+        self.disk("create", "a.qcow2", "1M")
+        self.disk("bench", "a.qcow2", "-i", "x", code=2)
+        self.disk("bench", "a.qcow2", "--flush-interval", "3", code=2)
+        self.assertIn("ends", self.disk("bench", "a.qcow2", "-o", "1M", code=1))
+
+
 class Refusing(Operator):
     """What goes wrong leaves nothing behind, and says what to do."""
 

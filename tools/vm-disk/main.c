@@ -5,6 +5,7 @@
 #include "base/checked_math.h"
 #include "base/thread.h"
 #include "tools/program_verb.h"
+#include "tools/vm-disk/bench_command.h"
 #include "tools/vm-disk/changes_command.h"
 #include "tools/vm-disk/check_command.h"
 #include "tools/vm-disk/compare_command.h"
@@ -30,6 +31,7 @@ int main(int argc, char **argv)
         changes_command,
         serve_command,
         layers_command,
+        bench_command,
     };
     /* clang-format on */
     const struct program_verbs verbs = {
