@@ -15,6 +15,8 @@
 #include "storage/host_file.h"
 
 #define FIRST_SECTOR_BYTES     512u
+#define HEAD_BYTES             4096u /* of the file, which seldom has a longer header */
+#define HEADER_BYTES_AT        100u
 #define L1_BYTES_MAX           (32 * MIB)
 #define REFCOUNT_TABLE_BYTES   (8 * MIB)
 #define SNAPSHOTS_MAX          65536u
@@ -248,21 +250,50 @@ struct err *qcow_header_parse(const void *data, size_t len, uint64_t file_bytes,
     return NULL;
 }
 
+/* Does the header, with extensions and backing name, lie within the first `len` bytes for sure? */
+static bool is_within(const uint8_t *data, size_t len)
+{
+    struct reader in = reader_of(data, len);
+
+    reader_skip(&in, 8);
+    uint64_t name_at = reader_be64(&in);
+    uint32_t name_bytes = reader_be32(&in);
+    size_t at = QCOW_HEADER_V2_BYTES;
+    if (name_at != 0 && !range_is_within(name_at, name_bytes, len))
+        return false;
+    if (data[7] != 2) {
+        in = reader_of(data + HEADER_BYTES_AT, 4);
+        at = reader_be32(&in);
+    }
+    while (at <= len && len - at >= EXTENSION_HEADER_BYTES) {
+        in = reader_of(data + at, EXTENSION_HEADER_BYTES);
+        uint32_t type = reader_be32(&in), bytes = reader_be32(&in);
+        if (type == QCOW_EXTENSION_END)
+            return true;
+        at += EXTENSION_HEADER_BYTES + align_up(bytes, 8);
+    }
+    return false;
+}
+
+/* A chain of many layers has as many headers; clusters are large, and what is in them is not. */
 struct err *qcow_header_read(struct host_file *file, struct qcow_header *out_header)
 {
     uint64_t file_bytes;
-    uint8_t sector[FIRST_SECTOR_BYTES];
+    uint8_t head[HEAD_BYTES];
 
     TRY(host_file_size(file, &file_bytes));
-    TRY(host_file_read_bytes(file, sector, sizeof(sector), 0));
+    TRY(host_file_read_bytes(file, head, sizeof(head), 0));
+    size_t head_len = (size_t)MIN(file_bytes, (uint64_t)sizeof(head));
 
     /* The cluster size decides how much belongs to the header. */
-    struct reader in = reader_of(sector, sizeof(sector));
+    struct reader in = reader_of(head, sizeof(head));
     reader_skip(&in, 20);
     uint32_t cluster_bits = reader_be32(&in);
     cluster_bits = MIN(MAX(cluster_bits, QCOW_CLUSTER_BITS_MIN), QCOW_CLUSTER_BITS_MAX);
 
     size_t len = (size_t)MIN(file_bytes, (uint64_t)1 << cluster_bits);
+    if (len <= head_len || is_within(head, head_len))
+        return qcow_header_parse(head, MIN(len, head_len), file_bytes, out_header);
     CLEANUP(cleanup_free) uint8_t *data = malloc(len + 1);
     if (data == NULL)
         return err_new(ERR_NO_MEMORY, "read the header of '%s'", file->path);

@@ -26,7 +26,7 @@
 static struct {
     const char *format;
     struct option_list folders;
-    uint64_t count, depth, flush_every, pattern;
+    uint64_t count, warm_up, depth, flush_every, pattern;
     const char *size, *step, *offset;
     const char *cache, *engine, *order;
     bool is_writing, json;
@@ -39,6 +39,8 @@ static const struct option_row rows[] = {
     OPTION_LIST("image-folder", 0, SETTINGS, folders, "FOLDER",
                 "backing images may lie here, too; may be repeated"),
     OPTION_NUMBER("count", 'c', SETTINGS, count, "N", 1, UINT32_MAX, 75000, "requests"),
+    OPTION_NUMBER("warm-up", 0, SETTINGS, warm_up, "N", 0, UINT32_MAX, 0,
+                  "so many requests more, before the clock starts"),
     OPTION_NUMBER("depth", 'd', SETTINGS, depth, "N", 1, IO_ENGINE_DEPTH_MAX, 64,
                   "requests in flight at once"),
     OPTION_TEXT("size", 's', SETTINGS, size, "SIZE", "4k", "of a request"),
@@ -90,6 +92,7 @@ static struct err *read_settings(struct bench_load *out_load, enum host_file_cac
     static const char *const orders[] = {"step", "random"};
     struct bench_load load = {
         .is_writing = settings.is_writing,
+        .warm_up = settings.warm_up,
         .count = settings.count,
         .depth = (unsigned)settings.depth,
         .flush_every = settings.flush_every,

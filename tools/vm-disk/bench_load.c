@@ -112,12 +112,13 @@ static struct err *flush(struct run *run)
     return drain(run);
 }
 
-static struct err *submit_all(struct run *run)
+static struct err *submit_all(struct run *run, uint64_t count)
 {
     const struct bench_load *load = run->load;
 
-    while (run->submitted < load->count) {
-        while (run->free_count > 0 && run->submitted < load->count) {
+    run->submitted = run->flushes = 0;
+    while (run->submitted < count) {
+        while (run->free_count > 0 && run->submitted < count) {
             submit(run, load->is_writing ? IO_WRITE : IO_READ);
             run->submitted++;
             if (load->flush_every != 0 && run->submitted % load->flush_every == 0)
@@ -158,9 +159,11 @@ struct err *bench_load_run(struct block *block, const struct bench_load *load,
         .block = block, .load = load, .offset = load->first, .random = 88172645463325252u};
 
     struct err *err = prepare(&run, wake_fd);
+    if (err == NULL)
+        err = submit_all(&run, load->warm_up);
     uint64_t started_ns = clock_monotonic_ns();
     if (err == NULL)
-        err = submit_all(&run);
+        err = submit_all(&run, load->count);
     uint64_t ended_ns = clock_monotonic_ns();
     if (run.engine != NULL)
         err_free(drain(&run));

@@ -17,6 +17,7 @@
 struct bench_load {
     bool is_writing;
     bool is_random;
+    uint64_t warm_up; /* so many requests before the clock starts */
     uint64_t count;
     unsigned depth;       /* requests in flight at once */
     uint64_t bytes;       /* of a request */
