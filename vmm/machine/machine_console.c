@@ -90,20 +90,28 @@ static void end_close(struct console_end *end)
     lock_release(end->console->device_lock);
 }
 
-/* Writes one piece; false: nothing is left, or the end takes nothing for the moment. */
-static bool end_write_some(struct console_end *end)
+/* Copies the oldest bytes, which stay; returns how many, 0: there is nothing. */
+static size_t ring_peek(struct console_end *end, uint8_t *out_piece, size_t len_max)
+{
+    lock_acquire(end->console->device_lock);
+    size_t len = MIN(end->count, RING_BYTES - end->start);
+    len = MIN(len, len_max);
+    memcpy(out_piece, end->ring + end->start, len);
+    lock_release(end->console->device_lock);
+    return len;
+}
+
+/* Writes one piece; false: nothing is left, or the end takes nothing for the moment, which is
+ * *out_left. */
+static bool end_write_some(struct console_end *end, bool *out_left)
 {
     uint8_t piece[WRITE_BYTES];
     struct pollfd ready = {.fd = end->out_fd, .events = POLLOUT};
+    size_t len = ring_peek(end, piece, sizeof(piece));
 
-    if (end->count == 0 || poll(&ready, 1, 0) <= 0 || (ready.revents & POLLOUT) == 0)
+    *out_left = len > 0;
+    if (len == 0 || poll(&ready, 1, 0) <= 0 || (ready.revents & POLLOUT) == 0)
         return false;
-    lock_acquire(end->console->device_lock);
-    size_t len = MIN(end->count, RING_BYTES - end->start);
-    len = MIN(len, sizeof(piece));
-    memcpy(piece, end->ring + end->start, len);
-    lock_release(end->console->device_lock);
-
     ssize_t written = write(end->out_fd, piece, len);
     lock_acquire(end->console->device_lock);
     /* An end that fails loses its output; a client that is gone is noticed by its input. */
@@ -116,15 +124,16 @@ static bool end_write_some(struct console_end *end)
 
 static void flush_ends(struct console *console)
 {
-    bool is_left = false;
+    bool is_any_left = false;
 
     for (size_t i = 0; i < ENDS_MAX; i++) {
         struct console_end *end = &console->ends[i];
-        while (end->is_used && end_write_some(end))
+        bool is_left = false;
+        while (end->is_used && end_write_some(end, &is_left))
             continue;
-        is_left = is_left || (end->is_used && end->count > 0);
+        is_any_left = is_any_left || is_left;
     }
-    if (is_left)
+    if (is_any_left)
         event_timer_arm(console->retry, clock_monotonic_ns() + RETRY_NS);
 }
 
@@ -365,7 +374,8 @@ void console_destroy(struct console *console)
     if (console == NULL)
         return;
     for (size_t i = 0; i < ENDS_MAX; i++) {
-        while (console->ends[i].is_used && end_write_some(&console->ends[i]))
+        bool is_left = false;
+        while (console->ends[i].is_used && end_write_some(&console->ends[i], &is_left))
             continue;
         if (console->ends[i].is_used)
             end_close(&console->ends[i]);

@@ -17,6 +17,7 @@ from ferrytest.host import BUILD, Host
 from ferrytest.link import Link
 from ferrytest.machine import Guest, boot
 from ferrytest.receiver import introduce
+from ferrytest.trouble import Failure
 
 MACHINE = os.environ.get("FERRY_TEST_MACHINE", "kvm")
 PROGRAMS = {"kvm": BUILD / "bin" / "vm-run", "fake": BUILD / "tests" / "fake-vm-run"}
@@ -51,8 +52,15 @@ class Case(unittest.TestCase):
     def host(self, name="a"):
         """A host; several are told apart by their folders."""
         host = Host(self.folder / name, PROGRAMS[MACHINE])
+        self.addCleanup(self.expect_no_reports, host)
         self.addCleanup(host.close)
         return host
+
+    def expect_no_reports(self, host):
+        """After all programs have ended."""
+        reports = host.sanitizer_reports()
+        if reports:
+            raise Failure(reports)
 
     def hosts(self):
         """Two hosts that may move machines to each other."""

@@ -9,6 +9,7 @@ import signal
 from ferrytest.program import Program, process_state, wait_for
 
 ROOT = pathlib.Path(__file__).resolve().parents[3]
+REPORTS = "sanitizer"
 BUILD = pathlib.Path(os.environ.get("FERRY_BUILD", ROOT / "build" / "dev"))
 
 
@@ -20,6 +21,10 @@ class Host:
         self.programs = []
         self.env = dict(os.environ)
         self.env["FERRY_VM_RUN"] = str(machine_program)
+        # What a sanitizer finds in any process, also in one that nobody waits for, is kept.
+        for sanitizer in ("ASAN", "UBSAN", "TSAN"):
+            options = self.env.get(f"{sanitizer}_OPTIONS", "")
+            self.env[f"{sanitizer}_OPTIONS"] = f"{options}:log_path={self.folder}/{REPORTS}"
         for kind in ("RUNTIME", "STATE", "CONFIG"):
             path = self.folder / kind.lower()
             path.mkdir(parents=True)
@@ -68,6 +73,11 @@ class Host:
         """All snapshots of a machine, oldest first."""
         document = self.json("vm-snapshot", "list", name)
         return document["snapshots"] if isinstance(document, dict) else document
+
+    def sanitizer_reports(self):
+        """What sanitizers have found, if the programs were built with any."""
+        return "\n".join(path.read_text(errors="replace")
+                         for path in self.folder.glob(f"{REPORTS}.*"))
 
     def machine_processes(self):
         """Processes that run machines of this host, told by their environment."""
