@@ -42,6 +42,7 @@
 
 struct stacked {
     struct image_layer layer; /* owned */
+    struct block_hold hold;   /* of a planned read: counts as a reader */
     unsigned place;
     unsigned readers; /* requests that read from it */
     bool is_replaced; /* closed by the last reader */
@@ -258,6 +259,89 @@ static struct err *stack_read(struct block *block, const struct iovec *iovs, int
     return NULL;
 }
 
+/* Is it known which layer holds the byte, without asking the layers? */
+static bool is_indexed_locked(struct layer_stack *stack, uint64_t offset) REQUIRES(&stack->lock)
+{
+    struct layer_leaf *leaf;
+    unsigned run;
+    struct err *err = layer_index_leaf(&stack->index, offset, &leaf);
+    bool is_known =
+        err == NULL && leaf->merged_upto == stack->id_count &&
+        (layer_leaf_get(leaf, (unsigned)(offset >> LAYER_UNIT_BITS) & (LAYER_LEAF_UNITS - 1), 1,
+                        &run) &
+         PARTIAL) == 0;
+
+    err_free(err); /* the blocking call says it again */
+    return is_known;
+}
+
+/* Like take_piece, where that waits for nothing. */
+static bool plan_piece(struct layer_stack *stack, uint64_t offset, uint64_t len,
+                       struct piece *out_piece)
+{
+    lock_acquire(&stack->lock);
+    struct err *err = NULL;
+    bool is_known = is_indexed_locked(stack, offset);
+    if (is_known)
+        err = find_locked(stack, offset, len, out_piece);
+    is_known = is_known && err == NULL;
+    if (is_known && out_piece->from != NULL)
+        out_piece->from->readers++;
+    lock_release(&stack->lock);
+    err_free(err); /* the blocking call says it again */
+    return is_known;
+}
+
+/* Every extent that the layer planned is a reader of it. */
+static bool plan_layer(struct layer_stack *stack, struct stacked *from, uint64_t offset,
+                       uint64_t len, struct block_plan *plan)
+{
+    struct block *layer = from->layer.block;
+    uint64_t have = offset >= layer->virtual_bytes ? 0 : MIN(len, layer->virtual_bytes - offset);
+    unsigned first = plan->count;
+
+    if (have > 0 && !block_plan_append(layer, BLOCK_REQUEST_READ, offset, have, plan))
+        return false;
+    lock_acquire(&stack->lock);
+    for (unsigned i = first; i < plan->count; i++) {
+        ASSERT(plan->extents[i].hold == NULL);
+        plan->extents[i].hold = &from->hold;
+        from->readers++;
+    }
+    lock_release(&stack->lock);
+    return have == len || block_plan_add(plan, &(struct block_extent){.bytes = len - have});
+}
+
+static bool stack_plan(struct block *block, enum block_request_kind kind, uint64_t offset,
+                       uint64_t len, struct block_plan *plan)
+{
+    struct layer_stack *stack = stack_of(block);
+
+    (void)kind; /* of a read-only block, reads are planned alone */
+    for (uint64_t done = 0; done < len;) {
+        struct piece piece;
+        bool is_planned;
+        if (!plan_piece(stack, offset + done, len - done, &piece))
+            return false;
+        if (piece.from == NULL) {
+            is_planned = block_plan_add(plan, &(struct block_extent){.bytes = piece.bytes});
+        } else {
+            is_planned = plan_layer(stack, piece.from, offset + done, piece.bytes, plan);
+            give_back(stack, piece.from);
+        }
+        if (!is_planned)
+            return false;
+        done += piece.bytes;
+    }
+    return true;
+}
+
+static void stack_finish(struct block *block, struct block_hold *hold, enum block_outcome outcome)
+{
+    (void)outcome;
+    give_back(stack_of(block), CONTAINER_OF(hold, struct stacked, hold));
+}
+
 struct err *layer_stack_presence(struct layer_stack *stack, uint64_t offset, uint64_t len,
                                  enum qcow_presence *out_presence, uint64_t *out_bytes)
 {
@@ -368,6 +452,7 @@ struct err *layer_stack_push(struct layer_stack *stack, const struct image_layer
         return err_new(ERR_NO_MEMORY, "layers of a disk");
 
     stacked->layer = *layer;
+    stacked->hold.holder = &stack->base;
     lock_acquire(&stack->lock);
     struct err *err = push_locked(stack, stacked);
     lock_release(&stack->lock);
@@ -440,6 +525,7 @@ struct err *layer_stack_replace(struct layer_stack *stack, unsigned first, unsig
         return err_new(ERR_NO_MEMORY, "layers of a disk");
 
     stacked->layer = *merged;
+    stacked->hold.holder = &stack->base;
     stacked->place = LAYERS_MAX;
     lock_acquire(&stack->lock);
     ASSERT(first <= last && last < stack->count);
@@ -457,6 +543,8 @@ static const struct block_ops layer_stack_ops = {
     .flush = stack_flush,
     .write_zeroes = stack_write_zeroes,
     .discard = stack_discard,
+    .plan = stack_plan,
+    .finish = stack_finish,
     .close = stack_close,
 };
 

@@ -12,11 +12,13 @@
 #include "storage/qcow/qcow_image.h"
 #include "storage/qcow/qcow_presence.h"
 #include "storage/testing/host_file_fake.h"
+#include "storage/testing/planned_request.h"
 
 #define DISK_BYTES (40 * MIB) /* more than a leaf, and the second one is not full */
 
 /* What a chain is to show, and the writable image that a test writes before it pushes it. */
 static uint8_t *model;
+static unsigned planned_count;
 
 /* An overlay in memory. It says that it has a backing file, which is the stack's matter. */
 static struct block *make_qcow(uint32_t cluster_bits, uint64_t virtual_bytes)
@@ -83,6 +85,12 @@ static void expect_model(struct layer_stack *stack, uint64_t offset, size_t len)
             if (data[i] != model[offset + i])
                 fail_msg("byte %llu is %u instead of %u", (unsigned long long)(offset + i), data[i],
                          model[offset + i]);
+    /* What was asked for once can be planned, unless it is scattered or partial. */
+    memset(data, 1, len);
+    bool is_planned = false;
+    ASSERT_OK(planned_read(layer_stack_block(stack), data, len, offset, &is_planned));
+    assert_memory_equal(data, model + offset, len);
+    planned_count += is_planned;
     free(data);
 }
 
@@ -93,6 +101,7 @@ static void expect_all(struct layer_stack *stack)
 
     for (uint64_t at = 0; at < end; at += MIB)
         expect_model(stack, at, MIN(MIB, end - at));
+    planned_count = 0;
     for (int i = 0; i < 300; i++) {
         uint64_t offset = (uint64_t)rand() % sectors * 512;
         expect_model(stack, offset, MIN(512 * (1 + (uint64_t)rand() % 300), end - offset));
@@ -129,6 +138,7 @@ TEST(the_newest_layer_wins_whatever_the_cluster_sizes)
     }
 
     expect_all(stack);
+    assert_true(planned_count > 0);
     assert_int_equal(layer_stack_depth(stack), ARRAY_COUNT(cluster_bits) + 1);
     ASSERT_OK(block_close(layer_stack_block(stack)));
 }

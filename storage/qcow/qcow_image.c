@@ -12,6 +12,7 @@
 #include "base/log.h"
 #include "storage/qcow/qcow_flush.h"
 #include "storage/qcow/qcow_image_internal.h"
+#include "storage/qcow/qcow_plan.h"
 #include "storage/qcow/qcow_read.h"
 #include "storage/qcow/qcow_repair.h"
 #include "storage/qcow/qcow_write.h"
@@ -19,6 +20,7 @@
 
 static void image_destroy(struct qcow_image *image)
 {
+    qcow_plan_finish(image);
     qcow_allocator_finish(&image->allocator);
     qcow_guard_finish(&image->guard);
     qcow_refcounts_finish(&image->refcounts);
@@ -54,6 +56,8 @@ static const struct block_ops qcow_image_ops = {
     .flush = qcow_flush,
     .write_zeroes = qcow_write_zeroes,
     .discard = qcow_discard,
+    .plan = qcow_plan,
+    .finish = qcow_plan_end,
     .close = qcow_close,
 };
 

@@ -22,6 +22,8 @@
 #include "storage/qcow/qcow_l2_entry.h"
 #include "storage/qcow/qcow_refcounts.h"
 
+struct qcow_hold;
+
 /* Flushes are numbered; one that starts after a request came in serves it. */
 struct qcow_flush_state {
     uint64_t started;
@@ -48,6 +50,7 @@ struct qcow_image {
     struct qcow_guard guard GUARDED_BY(&lock);
     struct qcow_allocator allocator GUARDED_BY(&lock);
     struct qcow_flush_state flush GUARDED_BY(&lock);
+    struct qcow_hold *free_holds GUARDED_BY(&lock); /* owned; of planned requests that ended */
     bool is_corrupt GUARDED_BY(&lock); /* found while it was open: nothing is written any more */
 };
 

@@ -15,6 +15,7 @@
 #include "storage/qcow/qcow_create.h"
 #include "storage/qcow/qcow_image.h"
 #include "storage/testing/host_file_fake.h"
+#include "storage/testing/planned_request.h"
 #include "storage/testing/qcow_checker.h"
 #include "storage/testing/sector_stamp.h"
 
@@ -62,7 +63,7 @@ static bool own_request(struct worker *worker, uint64_t round, uint64_t random)
     struct iovec iov = {data, sizeof(data)};
 
     if (round % 3 == 0) {
-        if (!succeeds(block_read(fixture->disk, &iov, 1, sector * SECTOR_BYTES)))
+        if (!succeeds(planned_read(fixture->disk, data, SECTOR_BYTES, sector * SECTOR_BYTES, NULL)))
             return false;
         return stamp_of(data) == fixture->expected[sector];
     }
@@ -72,6 +73,9 @@ static bool own_request(struct worker *worker, uint64_t round, uint64_t random)
         return succeeds(
             block_write_zeroes(fixture->disk, sector * SECTOR_BYTES, SECTOR_BYTES, true));
     stamp_sector(data, stamp);
+    if (round % 2 == 0)
+        return succeeds(
+            planned_write(fixture->disk, data, SECTOR_BYTES, sector * SECTOR_BYTES, NULL));
     return succeeds(block_write(fixture->disk, &iov, 1, sector * SECTOR_BYTES));
 }
 

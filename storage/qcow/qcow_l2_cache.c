@@ -148,6 +148,12 @@ struct err *qcow_l2_cache_get(struct qcow_l2_cache *cache, uint64_t l1_index, ui
     return NULL;
 }
 
+bool qcow_l2_cache_has(const struct qcow_l2_cache *cache, uint64_t l1_index, uint64_t l2_index)
+{
+    return cache->tables[l1_index] != NULL &&
+           cache->tables[l1_index][l2_index >> cache->slice_bits] != NULL;
+}
+
 void qcow_l2_cache_forget(struct qcow_l2_cache *cache, uint64_t l1_index)
 {
     struct qcow_slice **homes = cache->tables[l1_index];

@@ -56,6 +56,9 @@ void qcow_l2_cache_set_bytes_max(struct qcow_l2_cache *cache, uint64_t bytes);
 ERR_RESULT qcow_l2_cache_get(struct qcow_l2_cache *cache, uint64_t l1_index, uint64_t l2_index,
                              uint64_t table_offset, struct qcow_slice **out_slice);
 
+/* Is that slice in the cache? */
+bool qcow_l2_cache_has(const struct qcow_l2_cache *cache, uint64_t l1_index, uint64_t l2_index);
+
 /* Drops the slices of a table that another has taken the place of; none of them is changed. */
 void qcow_l2_cache_forget(struct qcow_l2_cache *cache, uint64_t l1_index);
 

@@ -1,0 +1,210 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* qcow_plan_test.c - planned requests next to blocking ones. */
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/checked_math.h"
+#include "base/thread.h"
+#include "base/unit_test.h"
+#include "storage/block_memory.h"
+#include "storage/qcow/qcow_create.h"
+#include "storage/qcow/qcow_image.h"
+#include "storage/testing/host_file_fake.h"
+#include "storage/testing/planned_request.h"
+
+#define DISK_BYTES (4 * MIB)
+#define CLUSTER    (64 * KIB)
+
+static struct block *make(bool has_extended_l2, bool has_backing)
+{
+    struct qcow_create_options options = {
+        .virtual_bytes = DISK_BYTES,
+        .version = 3,
+        .cluster_bits = 16,
+        .has_extended_l2 = has_extended_l2,
+        .backing_name = has_backing ? "below" : NULL,
+        .backing_format = has_backing ? "raw" : NULL,
+    };
+    struct host_file *file = NULL;
+    struct block *block = NULL;
+
+    ASSERT_OK(host_file_fake_create(NULL, 0, &file));
+    ASSERT_OK(qcow_create(file, &options));
+    ASSERT_OK(qcow_image_open(file, false, &block));
+    return block;
+}
+
+static void write_blocking(struct block *disk, uint64_t offset, size_t len, int value)
+{
+    uint8_t *data = malloc(len);
+    struct iovec iov = {data, len};
+
+    assert_non_null(data);
+    memset(data, value, len);
+    ASSERT_OK(block_write(disk, &iov, 1, offset));
+    free(data);
+}
+
+TEST(data_and_zeros_are_planned_and_new_places_are_not)
+{
+    struct block *disk = make(false, false);
+    uint8_t data[8192];
+    bool is_planned = false;
+
+    ASSERT_OK(planned_read(disk, data, sizeof(data), 0, &is_planned));
+    assert_true(is_planned); /* no table: zeros */
+    ASSERT_OK(planned_write(disk, data, sizeof(data), 0, &is_planned));
+    assert_false(is_planned);
+    write_blocking(disk, 0, CLUSTER, 7);
+    memset(data, 8, sizeof(data));
+    ASSERT_OK(planned_write(disk, data, sizeof(data), 4096, &is_planned));
+    assert_true(is_planned);
+
+    struct iovec iov = {data, sizeof(data)};
+    ASSERT_OK(block_read(disk, &iov, 1, 8192));
+    assert_int_equal(data[4095], 8);
+    assert_int_equal(data[4096], 7);
+    ASSERT_OK(planned_read(disk, data, sizeof(data), CLUSTER - 4096, &is_planned));
+    assert_true(is_planned);
+    assert_int_equal(data[4095], 7);
+    assert_int_equal(data[4096], 0);
+    ASSERT_OK(planned_write(disk, data, sizeof(data), CLUSTER - 4096, &is_planned));
+    assert_false(is_planned); /* the second half has no place */
+    ASSERT_OK(block_close(disk));
+}
+
+/* An image that is opened has no table in memory until a blocking call has asked for one. */
+TEST(the_first_look_at_a_table_is_not_planned)
+{
+    struct block *disk = make(false, false);
+    void *bytes = NULL;
+    size_t len = 0;
+    struct host_file *file = NULL;
+    uint8_t data[512];
+    bool is_planned = true;
+    struct block_plan plan;
+    write_blocking(disk, 0, CLUSTER, 7);
+    assert_true(block_plan(disk, BLOCK_REQUEST_READ, 0, 512, &plan));
+    host_file_fake_keep(plan.extents[0].file, &bytes, &len);
+    block_plan_finish(&plan, BLOCK_TRANSFERRED);
+    ASSERT_OK(block_close(disk));
+
+    ASSERT_OK(host_file_fake_create(bytes, len, &file));
+    ASSERT_OK(qcow_image_open(file, true, &disk));
+    ASSERT_OK(planned_read(disk, data, sizeof(data), 0, &is_planned));
+    assert_false(is_planned);
+    assert_true(block_plan(disk, BLOCK_REQUEST_READ, 0, 512, &plan));
+    assert_null(plan.extents[0].hold); /* nobody changes a read-only image */
+    block_plan_finish(&plan, BLOCK_TRANSFERRED);
+    ASSERT_OK(block_close(disk));
+    free(bytes);
+}
+
+static atomic_bool has_cleared; /* a flag alone */
+
+static void clear(void *argument)
+{
+    struct block *disk = argument;
+
+    assert_null(block_write_zeroes(disk, 0, CLUSTER, true));
+    assert_null(block_flush(disk));
+    atomic_store(&has_cleared, true);
+}
+
+TEST(a_cluster_is_not_given_away_under_a_planned_request)
+{
+    struct block *disk = make(false, false);
+    struct block_plan plan;
+    struct thread *thread = NULL;
+    uint8_t data[512];
+    bool is_planned = true;
+    write_blocking(disk, 0, CLUSTER, 7);
+
+    assert_true(block_plan(disk, BLOCK_REQUEST_READ, 0, 512, &plan));
+    ASSERT_OK(thread_create(ROLE_TEST, 0, clear, disk, &thread));
+    for (unsigned i = 0; i < 100; i++)
+        write_blocking(disk, 2 * CLUSTER, 512, 1);
+    assert_false(atomic_load(&has_cleared));
+    ASSERT_OK(host_file_read_bytes(plan.extents[0].file, data, 512, plan.extents[0].offset));
+    assert_int_equal(data[0], 7);
+    block_plan_finish(&plan, BLOCK_TRANSFERRED);
+    thread_join(thread);
+
+    assert_true(atomic_load(&has_cleared));
+    ASSERT_OK(planned_read(disk, data, sizeof(data), 0, &is_planned));
+    assert_true(is_planned);
+    assert_int_equal(data[0], 0);
+    ASSERT_OK(block_close(disk));
+}
+
+static uint32_t next_random(uint32_t *state)
+{
+    *state = *state * 1664525u + 1013904223u;
+    return *state >> 8;
+}
+
+static void change_at_random(struct block *disk, uint8_t *model, uint32_t *random)
+{
+    size_t len = 512 * ((size_t)1 + next_random(random) % 300);
+    uint64_t offset = next_random(random) % (DISK_BYTES / 512) * 512;
+    int value = (int)(next_random(random) % 255) + 1;
+
+    len = (size_t)MIN(len, DISK_BYTES - offset);
+    if (next_random(random) % 5 == 0) {
+        ASSERT_OK(block_write_zeroes(disk, offset, len, next_random(random) % 2 == 0));
+        memset(model + offset, 0, len);
+        return;
+    }
+    memset(model + offset, value, len);
+    ASSERT_OK(planned_write(disk, model + offset, len, offset, NULL));
+}
+
+static void compare_at_random(bool has_extended_l2, bool has_backing)
+{
+    static uint8_t model[DISK_BYTES], data[DISK_BYTES];
+    struct block *disk = make(has_extended_l2, has_backing), *backing = NULL;
+    uint32_t random = 3, planned = 0;
+
+    memset(model, 0, sizeof(model));
+    if (has_backing) {
+        ASSERT_OK(block_memory_create(DISK_BYTES, &backing));
+        memset(block_memory_bytes(backing), 9, DISK_BYTES);
+        memset(model, 9, sizeof(model));
+        qcow_image_set_backing(disk, backing);
+    }
+    for (unsigned round = 0; round < 300; round++) {
+        bool is_planned = false;
+        change_at_random(disk, model, &random);
+        uint64_t offset = next_random(&random) % (DISK_BYTES / 512) * 512;
+        size_t len = (size_t)MIN(512 * (1 + next_random(&random) % 200), DISK_BYTES - offset);
+        ASSERT_OK(planned_read(disk, data, len, offset, &is_planned));
+        assert_memory_equal(data, model + offset, len);
+        planned += is_planned;
+    }
+    struct iovec iov = {data, DISK_BYTES};
+    ASSERT_OK(block_read(disk, &iov, 1, 0));
+    assert_memory_equal(data, model, DISK_BYTES);
+    assert_true(planned > 50);
+    ASSERT_OK(block_close(disk));
+}
+
+TEST(planned_and_blocking_requests_agree)
+{
+    compare_at_random(false, false);
+    compare_at_random(true, false);
+    compare_at_random(false, true);
+    compare_at_random(true, true);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(data_and_zeros_are_planned_and_new_places_are_not),
+        cmocka_unit_test(the_first_look_at_a_table_is_not_planned),
+        cmocka_unit_test(a_cluster_is_not_given_away_under_a_planned_request),
+        cmocka_unit_test(planned_and_blocking_requests_agree),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
