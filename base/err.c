@@ -13,11 +13,12 @@
 
 struct err {
     enum err_kind kind;
+    int errnum; /* 0: none */
     char message[MESSAGE_MAX];
 };
 
 /* Returned when there is no memory to describe an error; never freed. */
-static struct err no_memory = {ERR_NO_MEMORY, "out of memory"};
+static struct err no_memory = {ERR_NO_MEMORY, 0, "out of memory"};
 
 static struct err *err_vnew(enum err_kind kind, const char *fmt, va_list args)
     __attribute__((format(printf, 2, 0)));
@@ -29,6 +30,7 @@ static struct err *err_vnew(enum err_kind kind, const char *fmt, va_list args)
         return &no_memory;
 
     err->kind = kind;
+    err->errnum = 0;
     (void)vsnprintf(err->message, sizeof(err->message), fmt, args);
     return err;
 }
@@ -49,9 +51,11 @@ struct err *err_errno(int errnum, const char *fmt, ...)
     struct err *err = err_vnew(ERR_IO, fmt, args);
     va_end(args);
 
+    if (err == &no_memory)
+        return err;
     size_t used = strlen(err->message);
-    if (err != &no_memory)
-        (void)snprintf(err->message + used, sizeof(err->message) - used, ": %s", strerror(errnum));
+    (void)snprintf(err->message + used, sizeof(err->message) - used, ": %s", strerror(errnum));
+    err->errnum = errnum;
     return err;
 }
 
@@ -78,6 +82,11 @@ struct err *err_wrap(struct err *err, const char *fmt, ...)
 enum err_kind err_kind(const struct err *err)
 {
     return err->kind;
+}
+
+int err_errnum(const struct err *err)
+{
+    return err->errnum;
 }
 
 const char *err_kind_name(enum err_kind kind)

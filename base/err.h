@@ -37,6 +37,8 @@ ERR_RESULT err_errno(int errnum, const char *fmt, ...)
 ERR_RESULT err_wrap(struct err *err, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 
 enum err_kind err_kind(const struct err *err);
+/* The host's reason, of an error that began with err_errno; 0 of others. */
+int err_errnum(const struct err *err);
 const char *err_message(const struct err *err);
 
 /* The kind's name as it appears on control sockets and in JSON: "invalid", "io", ... */

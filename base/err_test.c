@@ -24,6 +24,17 @@ TEST(the_reason_of_errno_ends_the_message)
     err_free(err);
 }
 
+TEST(the_hosts_reason_is_kept_through_wraps)
+{
+    struct err *err = err_wrap(err_errno(ENOSPC, "write"), "disk");
+
+    assert_int_equal(err_errnum(err), ENOSPC);
+    err_free(err);
+    err = err_new(ERR_IO, "write");
+    assert_int_equal(err_errnum(err), 0);
+    err_free(err);
+}
+
 TEST(a_wrap_puts_context_in_front_and_keeps_the_kind)
 {
     struct err *err = err_wrap(err_new(ERR_INVALID, "size is 0"), "load disk %d", 2);
@@ -89,6 +100,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(an_error_keeps_its_kind_and_message),
         cmocka_unit_test(the_reason_of_errno_ends_the_message),
+        cmocka_unit_test(the_hosts_reason_is_kept_through_wraps),
         cmocka_unit_test(a_wrap_puts_context_in_front_and_keeps_the_kind),
         cmocka_unit_test(wrapping_success_is_success),
         cmocka_unit_test(many_wraps_and_long_texts_are_cut_and_never_overrun),

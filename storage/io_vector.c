@@ -58,6 +58,20 @@ void io_vector_advance(struct io_vector *vector, size_t len)
     }
 }
 
+/* Each byte is compared with the one before it, by the C library. */
+static bool is_zero(const uint8_t *data, size_t len)
+{
+    return len == 0 || (data[0] == 0 && memcmp(data, data + 1, len - 1) == 0);
+}
+
+bool io_vector_is_zero(const struct iovec *iovs, int iov_count)
+{
+    for (int i = 0; i < iov_count; i++)
+        if (!is_zero(iovs[i].iov_base, iovs[i].iov_len))
+            return false;
+    return true;
+}
+
 void io_vector_zero(const struct iovec *iovs, int iov_count)
 {
     for (int i = 0; i < iov_count; i++)

@@ -7,6 +7,7 @@
 #ifndef STORAGE_IO_VECTOR_H
 #define STORAGE_IO_VECTOR_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <sys/uio.h>
@@ -32,6 +33,7 @@ void io_vector_append(struct io_vector *vector, void *data, size_t len);
 /* Drops the first `len` bytes, which have been transferred. */
 void io_vector_advance(struct io_vector *vector, size_t len);
 
+bool io_vector_is_zero(const struct iovec *iovs, int iov_count);
 void io_vector_zero(const struct iovec *iovs, int iov_count);
 /* Fills the buffers with the io_vector_bytes() bytes at `data`, and the reverse. */
 void io_vector_scatter(const struct iovec *iovs, int iov_count, const void *data);

@@ -5,6 +5,7 @@
  */
 #include "storage/testing/host_file_fake.h"
 
+#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -116,7 +117,7 @@ static struct err *fake_write(struct host_file *file, const struct io_vector *fr
     } else if (fault == FAKE_FAULT_SHORT_WRITE) {
         err = write_locked(self, from, offset, len / 2);
         if (err == NULL)
-            err = err_new(ERR_IO, "the fake file is full");
+            err = err_errno(ENOSPC, "write to the fake file");
     } else {
         err = write_locked(self, from, offset, len);
     }

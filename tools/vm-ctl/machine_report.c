@@ -66,6 +66,8 @@ void machine_report_text(const char *name, const struct control_client *client,
     (void)printf("name:        %s\n", name);
     (void)printf("state:       %s%s%s\n", state_name(status->state),
                  status->detail[0] != '\0' ? ": " : "", status->detail);
+    for (size_t i = 0; i < status->n_problems; i++)
+        (void)printf("problem:     %s\n", status->problems[i]);
     (void)printf("pid:         %u\n", control_client_pid(client));
     if (status->config != NULL)
         print_config(status->config);
@@ -120,6 +122,13 @@ json_t *machine_report_json(const char *name, const struct control_client *clien
         status->is_interpreted, "memory_loading_bytes", (json_int_t)status->memory_loading_bytes,
         "first_run_ns", (json_int_t)status->first_run_ns, "last_exit_ns",
         (json_int_t)status->last_exit_ns, "counters", counters);
+    json_t *problems = json_array();
+    for (size_t i = 0; i < status->n_problems; i++)
+        json_array_append_new(problems, program_json_text(status->problems[i]));
+    if (report == NULL)
+        json_decref(problems);
+    else
+        json_object_set_new(report, "problems", problems);
     if (report != NULL && status->config != NULL)
         json_object_set_new(report, "config", config_json(status->config));
     if (report != NULL && status->handed_to[0] != '\0')

@@ -12,6 +12,7 @@
 
 #include "base/checked_math.h"
 #include "base/cleanup.h"
+#include "storage/io_limit.h"
 
 #define UUID_BYTES       16u
 #define UUID_TEXT_BYTES  36u
@@ -38,7 +39,8 @@ static const struct option_row rows[] = {
     OPTION_TEXT("append", 'a', struct run_options, append, "TEXT", "", "kernel command line"),
     OPTION_LIST(
         "disk", 'd', struct run_options, disks, "SPEC",
-        "a disk: id=ID,path=FILE,format=raw|qcow2[,readonly=1][,cache=none][,track=NAME]; may be "
+        "a disk: id=ID,path=FILE,format=raw|qcow2[,readonly=1][,cache=none][,track=NAME]...; may "
+        "be "
         "repeated"),
     OPTION_LIST("image-folder", 0, struct run_options, image_folders, "FOLDER",
                 "backing files of disks may lie here, too; may be repeated"),
@@ -69,6 +71,10 @@ struct disk_spec {
     const char *format;
     uint64_t is_read_only;
     const char *cache;
+    const char *on_error;
+    const char *detect_zeroes;
+    uint64_t requests_per_second;
+    uint64_t bytes_per_second;
     const char *track;
 };
 
@@ -79,6 +85,14 @@ static const struct option_row disk_rows[] = {
     OPTION_NUMBER("readonly", 0, struct disk_spec, is_read_only, "0|1", 0, 1, 0, "read only"),
     OPTION_TEXT("cache", 0, struct disk_spec, cache, "none|writeback", "writeback",
                 "past the host's page cache, or through it"),
+    OPTION_TEXT("on-error", 0, struct disk_spec, on_error, "enospc|stop|report", "enospc",
+                "the guest waits: while there is no room, on any error, never"),
+    OPTION_TEXT("detect-zeroes", 0, struct disk_spec, detect_zeroes, "off|on|unmap", "off",
+                "writes of zeros alone are zeroing, which may free space"),
+    OPTION_NUMBER("iops", 0, struct disk_spec, requests_per_second, "COUNT", 0, IO_LIMIT_MAX, 0,
+                  "requests a second, at most"),
+    OPTION_NUMBER("bps", 0, struct disk_spec, bytes_per_second, "BYTES", 0, IO_LIMIT_MAX, 0,
+                  "bytes a second, at most"),
     OPTION_TEXT("track", 0, struct disk_spec, track, "NAME[+NAME...]", NULL,
                 "note what changes, in files beside the image"),
 };
@@ -191,6 +205,10 @@ static struct err *fill_disk(const char *text, Ferry__DiskConfig *disk)
     TRY(set_text(&disk->id, spec.id));
     TRY(set_text(&disk->path, spec.path));
     TRY(set_text(&disk->cache, spec.cache));
+    TRY(set_text(&disk->on_error, spec.on_error));
+    TRY(set_text(&disk->detect_zeroes, spec.detect_zeroes));
+    disk->requests_per_second = spec.requests_per_second;
+    disk->bytes_per_second = spec.bytes_per_second;
     TRY(fill_trackers(spec.track, disk));
     return set_text(&disk->format, spec.format);
 }

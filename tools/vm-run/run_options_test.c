@@ -37,13 +37,20 @@ TEST(disks_and_networks_are_described)
 {
     struct run_description machine;
 
-    ASSERT_OK(MAKE(&machine, "--disk", "id=root,path=/a b.img,format=raw,readonly=1,cache=none",
-                   "--net", "id=lan,fd=7,mac=02:00:00:00:00:01"));
+    ASSERT_OK(
+        MAKE(&machine, "--disk",
+             "id=root,path=/a "
+             "b.img,format=raw,readonly=1,cache=none,on-error=stop,iops=500,detect-zeroes=unmap",
+             "--net", "id=lan,fd=7,mac=02:00:00:00:00:01"));
     const Ferry__MachineConfig *config = machine.description->config;
     assert_int_equal(config->n_disks, 1);
     assert_string_equal(config->disks[0]->path, "/a b.img");
     assert_true(config->disks[0]->read_only);
     assert_string_equal(config->disks[0]->cache, "none");
+    assert_string_equal(config->disks[0]->on_error, "stop");
+    assert_string_equal(config->disks[0]->detect_zeroes, "unmap");
+    assert_int_equal(config->disks[0]->requests_per_second, 500);
+    assert_int_equal(config->disks[0]->bytes_per_second, 0);
     assert_true(config->nets[0]->tap_by_fd);
     assert_int_equal(config->nets[0]->mac.data[5], 1);
     assert_int_equal(machine.tap_fd_count, 1);

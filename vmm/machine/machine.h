@@ -69,6 +69,13 @@ ERR_RESULT machine_open_disks(struct paused_machine *paused);
 /* Can every disk be opened here, apart from locks? Looks only. */
 ERR_RESULT machine_check_disks(const struct machine *machine);
 
+/* Why the guest waits for a disk: one line each, at most MACHINE_DISKS_MAX. */
+#define MACHINE_PROBLEM_BYTES 512u
+size_t machine_disk_problems(const struct machine *machine,
+                             char out_problems[][MACHINE_PROBLEM_BYTES]);
+/* Tries again now what waits. False when nothing does. */
+bool machine_retry_disks(struct machine *machine);
+
 /* Makes an overlay for each writable disk, for a freeze later; earlier ones are removed. */
 ERR_RESULT machine_prepare_disks(struct machine *machine);
 void machine_forget_prepared_disks(struct machine *machine); /* removes them */

@@ -79,9 +79,16 @@ struct err *machine_call_status(struct machine_control *control, struct machine_
     Ferry__Counter counters[COUNTERS_MAX];
     Ferry__Counter *counter_list[COUNTERS_MAX];
     char detail[512];
+    char problems[MACHINE_DISKS_MAX][MACHINE_PROBLEM_BYTES];
+    char *problem_list[MACHINE_DISKS_MAX];
 
-    if (control->machine != NULL)
+    if (control->machine != NULL) {
         TRY(machine_describe(control->machine, &description));
+        status.n_problems = machine_disk_problems(control->machine, problems);
+    }
+    for (size_t i = 0; i < status.n_problems; i++)
+        problem_list[i] = problems[i];
+    status.problems = problem_list;
     describe_state(control, detail, sizeof(detail));
     status.state = control->run_state;
     status.detail = detail;
@@ -163,6 +170,10 @@ struct err *machine_call_pause(struct machine_control *control, struct machine_c
 
 struct err *machine_call_resume(struct machine_control *control, struct machine_call *call)
 {
+    /* A guest that runs may wait for a disk. */
+    if (control->run_state == FERRY__CONTROL_RUN_STATE__RUN_STATE_RUNNING &&
+        machine_retry_disks(control->machine))
+        return NULL;
     if (control->run_state == FERRY__CONTROL_RUN_STATE__RUN_STATE_INCOMING)
         TRY(complete_incoming(control));
     else

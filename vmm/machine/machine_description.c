@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "control/runtime_folder.h"
+#include "storage/io_limit.h"
 #include "vmm/cpu/cpuid.h"
 #include "vmm/cpu/vcpu_set.h"
 #include "vmm/kvm/kvm_vcpu.h"
@@ -25,15 +26,32 @@ static struct err *check_id(const char *what, const char *id)
     return NULL;
 }
 
-static struct err *check_cache(const Ferry__DiskConfig *disk)
+/* One of three words, or nothing, which is the first; the NULL ones are no words. */
+static struct err *check_word(const Ferry__DiskConfig *disk, const char *option, const char *word,
+                              const char *const words[3])
 {
-    if (*disk->cache == '\0' || strcmp(disk->cache, "none") == 0 ||
-        strcmp(disk->cache, "writeback") == 0)
+    if (*word == '\0')
         return NULL;
-    return err_new(ERR_INVALID,
-                   "disk '%s': cache '%s' is not known; say cache=none or "
-                   "cache=writeback",
-                   disk->id, disk->cache);
+    for (unsigned i = 0; i < 3 && words[i] != NULL; i++)
+        if (strcmp(word, words[i]) == 0)
+            return NULL;
+    return err_new(ERR_INVALID, "disk '%s': %s '%.64s' is not known; say %s=%s or %s=%s", disk->id,
+                   option, word, option, words[0], option, words[1]);
+}
+
+static struct err *check_io(const Ferry__DiskConfig *disk)
+{
+    static const char *const caches[3] = {"writeback", "none"};
+    static const char *const on_error[3] = {"enospc", "report", "stop"};
+    static const char *const zeroes[3] = {"off", "on", "unmap"};
+
+    TRY(check_word(disk, "cache", disk->cache, caches));
+    TRY(check_word(disk, "on-error", disk->on_error, on_error));
+    TRY(check_word(disk, "detect-zeroes", disk->detect_zeroes, zeroes));
+    if (disk->requests_per_second > IO_LIMIT_MAX || disk->bytes_per_second > IO_LIMIT_MAX)
+        return err_new(ERR_INVALID, "disk '%s': a limit of more than %llu a second", disk->id,
+                       (unsigned long long)IO_LIMIT_MAX);
+    return NULL;
 }
 
 static struct err *check_disks(const Ferry__MachineConfig *config)
@@ -51,7 +69,7 @@ static struct err *check_disks(const Ferry__MachineConfig *config)
             return err_new(ERR_INVALID,
                            "disk '%s': format '%s' is not known; say format=raw or format=qcow2",
                            disk->id, disk->format);
-        TRY(check_cache(disk));
+        TRY(check_io(disk));
         TRY(disk_tracking_check(disk));
         for (size_t other = 0; other < i; other++) {
             if (strcmp(config->disks[other]->id, disk->id) == 0)

@@ -100,6 +100,21 @@ static struct err *add_vcpus(struct machine *machine)
     return NULL;
 }
 
+/* The words were checked with the description. */
+static enum virtio_blk_on_error on_error_of(const Ferry__DiskConfig *config)
+{
+    if (strcmp(config->on_error, "stop") == 0)
+        return VIRTIO_BLK_WAIT;
+    return strcmp(config->on_error, "report") == 0 ? VIRTIO_BLK_REPORT : VIRTIO_BLK_WAIT_FOR_ROOM;
+}
+
+static enum virtio_blk_zeroes zeroes_of(const Ferry__DiskConfig *config)
+{
+    if (strcmp(config->detect_zeroes, "unmap") == 0)
+        return VIRTIO_BLK_ZEROES_UNMAP;
+    return strcmp(config->detect_zeroes, "on") == 0 ? VIRTIO_BLK_ZEROES_ON : VIRTIO_BLK_ZEROES_OFF;
+}
+
 static struct err *add_disks(struct machine *machine)
 {
     const Ferry__MachineConfig *config = machine->description->config;
@@ -111,6 +126,10 @@ static struct err *add_disks(struct machine *machine)
             .instance = i,
             .serial = disk->config->id,
             .is_read_only = disk->config->read_only != 0,
+            .on_error = on_error_of(disk->config),
+            .zeroes = zeroes_of(disk->config),
+            .requests_per_second = disk->config->requests_per_second,
+            .bytes_per_second = disk->config->bytes_per_second,
         };
         TRY(virtio_blk_create(&machine->host, machine->pci, &options, &disk->device));
         machine->devices[machine->device_count++] = disk->device;

@@ -82,6 +82,28 @@ struct err *machine_check_disks(const struct machine *machine)
     return NULL;
 }
 
+size_t machine_disk_problems(const struct machine *machine,
+                             char out_problems[][MACHINE_PROBLEM_BYTES])
+{
+    size_t count = 0;
+
+    for (size_t i = 0; i < machine->disk_count; i++) {
+        virtio_blk_problem(machine->disks[i].device, out_problems[count], MACHINE_PROBLEM_BYTES);
+        if (out_problems[count][0] != '\0')
+            count++;
+    }
+    return count;
+}
+
+bool machine_retry_disks(struct machine *machine)
+{
+    bool is_any = false;
+
+    for (size_t i = 0; i < machine->disk_count; i++)
+        is_any |= virtio_blk_retry(machine->disks[i].device);
+    return is_any;
+}
+
 struct err *machine_disks_flush(struct machine *machine)
 {
     for (size_t i = 0; i < machine->disk_count; i++) {

@@ -144,8 +144,8 @@ def boot_fake(host, name, memory=64, rate=2000, disk=None, **_):
 
 
 def boot_payload(host, name, memory=64, rate=2000, disk=None, jobs=("pattern", "fpu", "timer"),
-                 second_jobs=(), options="", arguments=()):
-    """The payload guest; second_jobs run on a second vCPU."""
+                 second_jobs=(), options="", arguments=(), program=("vm-run",)):
+    """The payload guest; second_jobs run on a second vCPU, program is what starts vm-run."""
     words = [options, f"cpu0={','.join(jobs)}", f"mb={memory // 4}", f"rate={rate}", # first wins
              "report_ms=200", "sleep=1"]
     if second_jobs:
@@ -155,6 +155,6 @@ def boot_payload(host, name, memory=64, rate=2000, disk=None, jobs=("pattern", "
                  "--console", "none", *arguments]
     if disk is not None:
         arguments += ["--disk", f"id=vda,path={disk},format={disk.suffix[1:]}"]
-    host.start("vm-run", *arguments)
+    host.start(*program, *arguments)
     host.wait_for_state(name, "running")
     return Guest(host, name, (*jobs, *second_jobs))

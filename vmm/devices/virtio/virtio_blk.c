@@ -71,6 +71,16 @@ struct err *virtio_blk_attach(struct device *device, struct block *block)
     return NULL;
 }
 
+void virtio_blk_problem(struct device *device, char *out_text, size_t text_bytes)
+{
+    virtio_blk_queue_problem(&blk_of(device)->queue, out_text, text_bytes);
+}
+
+bool virtio_blk_retry(struct device *device)
+{
+    return virtio_blk_queue_retry(&blk_of(device)->queue);
+}
+
 static struct err *blk_start(struct device *device)
 {
     struct virtio_blk *blk = blk_of(device);
@@ -144,6 +154,10 @@ struct err *virtio_blk_create(struct device_host *host, struct pci_bus *bus,
     virtio_blk_queue_init(&blk->queue, blk, 0);
     blk->pci.base.instance = options->instance;
     blk->is_read_only = options->is_read_only;
+    blk->queue.on_error = options->on_error;
+    blk->queue.target.zeroes = options->zeroes;
+    blk->queue.requests.per_second = options->requests_per_second;
+    blk->queue.bytes.per_second = options->bytes_per_second;
     memcpy(blk->serial, options->serial, strnlen(options->serial, sizeof(blk->serial)));
 
     struct err *err =

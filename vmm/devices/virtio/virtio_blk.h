@@ -13,15 +13,28 @@
 
 #include "storage/io_engine.h"
 #include "vmm/devices/device.h"
+#include "vmm/devices/virtio/virtio_blk_request.h"
 
 struct block;
 struct pci_bus;
+
+/* What happens to a request that the host can not do: it waits, and is tried again, or the guest
+ * is told. */
+enum virtio_blk_on_error {
+    VIRTIO_BLK_WAIT_FOR_ROOM, /* it waits where there is no room, any other error is told */
+    VIRTIO_BLK_WAIT,          /* it waits whatever the host says */
+    VIRTIO_BLK_REPORT,
+};
 
 struct virtio_blk_options {
     uint32_t instance;
     const char *serial; /* copied; the guest sees its first 20 bytes */
     bool is_read_only;
     enum io_engine_kind engine;
+    enum virtio_blk_on_error on_error;
+    enum virtio_blk_zeroes zeroes;
+    uint64_t requests_per_second; /* 0: no limit */
+    uint64_t bytes_per_second;
 };
 
 /* The disk has no image yet and can not be started. */
@@ -31,5 +44,10 @@ ERR_RESULT virtio_blk_create(struct device_host *host, struct pci_bus *bus,
 /* Sets the image, or takes it away (NULL), while the device is stopped. The image stays the
  * caller's. ERR_INCOMPATIBLE when a restored guest knows the disk with another size. */
 ERR_RESULT virtio_blk_attach(struct device *device, struct block *block);
+
+/* Why requests wait for the host: one line, cut to fit; "" when none does. */
+void virtio_blk_problem(struct device *device, char *out_text, size_t text_bytes);
+/* Tries them again now. False when none waits. */
+bool virtio_blk_retry(struct device *device);
 
 #endif

@@ -7,11 +7,13 @@
 
 #include "base/lock.h"
 #include "storage/io_engine.h"
+#include "storage/io_limit.h"
 #include "vmm/devices/virtio/virtio_blk.h"
 #include "vmm/devices/virtio/virtio_blk_request.h"
 #include "vmm/devices/virtio/virtio_pci.h"
 
-#define VIRTIO_BLK_QUEUE_SIZE 256u
+#define VIRTIO_BLK_QUEUE_SIZE    256u
+#define VIRTIO_BLK_PROBLEM_BYTES 512u
 
 struct thread;
 struct virtio_blk;
@@ -28,11 +30,22 @@ struct virtio_blk_queue {
     unsigned free_count;
     bool has_more; /* requests may wait that nobody will notify about */
 
+    /* Requests that the host could not do, in the order in which it said so. */
+    enum virtio_blk_on_error on_error;
+    struct io_list held;
+    unsigned held_count; /* also those that are being tried again */
+    uint64_t retry_at_ns;
+    uint64_t retry_after_ns; /* doubled from time to time */
+    struct io_limit requests;
+    struct io_limit bytes;
+
     struct lock lock; /* the virtqueue while it runs, and what follows */
     struct lock_condition changed;
     bool is_running GUARDED_BY(&lock);
     bool is_ending GUARDED_BY(&lock);
     unsigned in_flight GUARDED_BY(&lock);
+    bool is_retry_wanted GUARDED_BY(&lock);
+    char problem[VIRTIO_BLK_PROBLEM_BYTES] GUARDED_BY(&lock); /* "": none */
     enum { OWNER_STARTING, OWNER_READY, OWNER_FAILED } owner GUARDED_BY(&lock);
     struct err *owner_err GUARDED_BY(&lock); /* owned */
 };
@@ -51,6 +64,8 @@ ERR_RESULT virtio_blk_queue_start(struct virtio_blk_queue *queue, enum io_engine
 void virtio_blk_queue_init(struct virtio_blk_queue *queue, struct virtio_blk *blk, unsigned number);
 void virtio_blk_queue_finish(struct virtio_blk_queue *queue);
 void virtio_blk_queue_run(struct virtio_blk_queue *queue);
+void virtio_blk_queue_problem(struct virtio_blk_queue *queue, char *out_text, size_t text_bytes);
+bool virtio_blk_queue_retry(struct virtio_blk_queue *queue);
 /* Nothing is in flight when it returns. */
 void virtio_blk_queue_halt(struct virtio_blk_queue *queue);
 

@@ -12,21 +12,32 @@
  * so a deep queue is worked on without notifications, and a turn has an end. A request is taken
  * once and answered once: from one to the other it has a slot.
  *
- * A stop lets what the disk is doing come to its end. What has only been waiting for a thread goes
- * back into the guest's queue, so a deep queue does not make a stop long.
+ * A request that the host has no room for is held: the guest waits for it and is told nothing. All
+ * that are held are tried again after a while, which doubles, and when somebody asks for it; what
+ * fails again is held again. Other requests go on meanwhile.
  *
- * Tested by: virtio_blk_test.c.
+ * A stop lets what the disk is doing come to its end. What has only been waiting for a thread, or
+ * is held, goes back into the guest's queue: so a stop is short, and a disk without room can be
+ * paused, saved and moved like any other.
+ *
+ * Tested by: virtio_blk_test.c, virtio_blk_room_test.c.
  */
+#include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <sys/eventfd.h>
 
 #include "base/assert.h"
 #include "base/checked_math.h"
 #include "base/cleanup.h"
+#include "base/clock.h"
+#include "base/log.h"
 #include "base/thread.h"
 #include "vmm/devices/virtio/virtio_blk_internal.h"
 
-#define BATCH 32u
+#define BATCH            32u
+#define RETRY_FIRST_NS   (250 * NS_PER_MS)
+#define RETRY_LONGEST_NS (5 * NS_PER_S)
 
 static struct virtqueue *ring_of(struct virtio_blk_queue *queue)
 {
@@ -80,11 +91,133 @@ static void give_back(struct virtio_blk_queue *queue, struct io_list *answered)
     count_down(queue, count);
 }
 
+static bool is_full(const struct err *err)
+{
+    return err_errnum(err) == ENOSPC || err_errnum(err) == EDQUOT;
+}
+
+static bool is_to_be_held(const struct virtio_blk_queue *queue, const struct io_request *io)
+{
+    switch (queue->on_error) {
+    case VIRTIO_BLK_WAIT_FOR_ROOM: return io->err != NULL && is_full(io->err);
+    case VIRTIO_BLK_WAIT: return io->err != NULL && err_kind(io->err) == ERR_IO;
+    case VIRTIO_BLK_REPORT: return false;
+    }
+    UNREACHABLE();
+}
+
+static void set_problem(struct virtio_blk_queue *queue, const char *text)
+{
+    lock_acquire(&queue->lock);
+    (void)snprintf(queue->problem, sizeof(queue->problem), "%s", text);
+    lock_release(&queue->lock);
+}
+
+/* Tells everybody what the guest waits for. */
+static void begin_problem(struct virtio_blk_queue *queue, const struct err *err)
+{
+    char text[VIRTIO_BLK_PROBLEM_BYTES];
+
+    (void)snprintf(text, sizeof(text), "disk '%.20s' %s: %s; %s; 'vm-ctl resume' tries at once",
+                   queue->target.serial, is_full(err) ? "has no room" : "does not work",
+                   err_message(err),
+                   is_full(err) ? "free space, and the guest goes on by itself"
+                                : "the guest goes on by itself when it works again");
+    log_guest("guest waits for a disk", "problem=\"%s\"", text);
+    queue->retry_after_ns = RETRY_FIRST_NS;
+    set_problem(queue, text);
+}
+
+static void hold(struct virtio_blk_queue *queue, struct io_request *io)
+{
+    struct virtio_blk_slot *slot = slot_of(io);
+
+    if (queue->held_count == 0)
+        begin_problem(queue, io->err);
+    if (!slot->is_held)
+        queue->held_count++;
+    slot->is_held = true;
+    err_free(TAKE_PTR(io->err));
+    if (queue->held.first == NULL)
+        queue->retry_at_ns = clock_monotonic_ns() + queue->retry_after_ns;
+    io_list_put(&queue->held, io);
+}
+
+/* It was held, and is done. */
+static void release(struct virtio_blk_queue *queue, struct virtio_blk_slot *slot)
+{
+    slot->is_held = false;
+    if (--queue->held_count > 0)
+        return;
+    set_problem(queue, "");
+    log_guest("disk goes on", "disk=%.20s", queue->target.serial);
+}
+
 static void answer(struct virtio_blk_queue *queue, struct io_list *done)
 {
-    for (struct io_request *io = done->first; io != NULL; io = io->next)
+    struct io_list answered = {.first = NULL};
+
+    for (struct io_request *io = io_list_take(done); io != NULL; io = io_list_take(done)) {
+        if (is_to_be_held(queue, io)) {
+            hold(queue, io);
+            continue;
+        }
+        if (slot_of(io)->is_held)
+            release(queue, slot_of(io));
         virtio_blk_request_end(&queue->target, slot_of(io));
-    give_back(queue, done);
+        io_list_put(&answered, io);
+    }
+    give_back(queue, &answered);
+}
+
+static void retry(struct virtio_blk_queue *queue)
+{
+    struct io_list held = queue->held;
+
+    queue->held.first = NULL;
+    queue->retry_after_ns = MIN(queue->retry_after_ns * 2, RETRY_LONGEST_NS);
+    for (struct io_request *io = io_list_take(&held); io != NULL; io = io_list_take(&held))
+        io_engine_submit(queue->engine, io);
+}
+
+/* Is it time, or was it asked for? */
+static void retry_if_due(struct virtio_blk_queue *queue)
+{
+    lock_acquire(&queue->lock);
+    bool is_wanted = queue->is_retry_wanted;
+    queue->is_retry_wanted = false;
+    lock_release(&queue->lock);
+    if (queue->held.first != NULL && (is_wanted || clock_monotonic_ns() >= queue->retry_at_ns))
+        retry(queue);
+}
+
+static bool is_limited(const struct virtio_blk_queue *queue)
+{
+    return queue->requests.per_second > 0 || queue->bytes.per_second > 0;
+}
+
+/* When the limits let the next request begin. */
+static uint64_t begin_ns(const struct virtio_blk_queue *queue)
+{
+    return MAX(io_limit_begin_ns(&queue->requests), io_limit_begin_ns(&queue->bytes));
+}
+
+static void use_limits(struct virtio_blk_queue *queue, const struct io_request *io)
+{
+    if (!is_limited(queue))
+        return;
+    uint64_t now = clock_monotonic_ns();
+    bool has_data = io->operation == IO_READ || io->operation == IO_WRITE;
+    io_limit_use(&queue->requests, now, 1);
+    io_limit_use(&queue->bytes, now, has_data ? io->len : 0);
+}
+
+/* How many requests may be taken: as many as can be paid for, one by one under a limit. */
+static unsigned batch_of(const struct virtio_blk_queue *queue)
+{
+    if (!is_limited(queue))
+        return BATCH;
+    return begin_ns(queue) <= clock_monotonic_ns() ? 1 : 0;
 }
 
 /* Takes what waits, at most a batch. */
@@ -92,11 +225,11 @@ static struct io_list take_locked(struct virtio_blk_queue *queue) REQUIRES(&queu
 {
     struct virtqueue *ring = ring_of(queue);
     struct io_list taken = {.first = NULL};
-    unsigned count = 0;
+    unsigned count = 0, batch = batch_of(queue);
 
     queue->has_more = false;
     do {
-        while (queue->is_running && count < BATCH && queue->free_count > 0) {
+        while (queue->is_running && count < batch && queue->free_count > 0) {
             struct virtio_blk_slot *slot = &queue->slots[queue->free_slots[queue->free_count - 1]];
             enum virtqueue_result result = virtqueue_pop(ring, &slot->chain);
             if (result == VIRTQUEUE_BROKEN)
@@ -107,9 +240,9 @@ static struct io_list take_locked(struct virtio_blk_queue *queue) REQUIRES(&queu
             io_list_put(&taken, &slot->io);
             count++;
         }
-        if (count == BATCH || queue->free_count == 0) {
+        if (count == batch || queue->free_count == 0) {
             virtqueue_disarm(ring);
-            queue->has_more = count == BATCH;
+            queue->has_more = count == batch;
             break;
         }
     } while (queue->is_running && virtqueue_arm(ring));
@@ -125,10 +258,12 @@ static void take(struct virtio_blk_queue *queue)
     struct io_list taken = take_locked(queue);
     lock_release(&queue->lock);
     for (struct io_request *io = io_list_take(&taken); io != NULL; io = io_list_take(&taken)) {
-        if (virtio_blk_request_begin(&queue->target, slot_of(io)))
-            io_engine_submit(queue->engine, io);
-        else
+        if (!virtio_blk_request_begin(&queue->target, slot_of(io))) {
             io_list_put(&answered, io);
+            continue;
+        }
+        use_limits(queue, io);
+        io_engine_submit(queue->engine, io);
     }
     give_back(queue, &answered);
 }
@@ -141,13 +276,19 @@ static void put_back(struct virtio_blk_queue *queue)
     uint16_t count = 0;
 
     io_engine_recall(queue->engine, &recalled);
+    io_list_append(&recalled, &queue->held);
     for (struct io_request *io = io_list_take(&recalled); io != NULL;
          io = io_list_take(&recalled)) {
         heads[count++] = slot_of(io)->chain.head;
+        if (slot_of(io)->is_held)
+            queue->held_count--;
+        slot_of(io)->is_held = false;
         free_slot(queue, slot_of(io));
     }
     if (count == 0)
         return;
+    if (queue->held_count == 0)
+        set_problem(queue, "");
     lock_acquire(&queue->lock);
     virtqueue_put_back(ring_of(queue), heads, count);
     lock_release(&queue->lock);
@@ -178,6 +319,14 @@ static bool say_started(struct virtio_blk_queue *queue, struct err *err)
     return is_ready;
 }
 
+/* How long the owner may wait when nothing happens. */
+static uint64_t deadline_of(const struct virtio_blk_queue *queue)
+{
+    uint64_t deadline = queue->held.first != NULL ? queue->retry_at_ns : UINT64_MAX;
+
+    return queue->has_more ? MIN(deadline, begin_ns(queue)) : deadline;
+}
+
 static void owner_main(void *argument)
 {
     struct virtio_blk_queue *queue = argument;
@@ -187,13 +336,16 @@ static void owner_main(void *argument)
         return;
     while (next != NEXT_END) {
         struct io_list done = {.first = NULL};
-        io_engine_wait(queue->engine, queue->has_more ? 0 : UINT64_MAX, &done);
+        io_engine_wait(queue->engine, deadline_of(queue), &done);
         answer(queue, &done);
         next = next_of(queue);
-        if (next == NEXT_TAKE)
+        if (next == NEXT_TAKE) {
+            retry_if_due(queue);
             take(queue);
-        else
+        } else {
+            queue->has_more = false;
             put_back(queue);
+        }
     }
 }
 
@@ -238,19 +390,22 @@ struct err *virtio_blk_queue_start(struct virtio_blk_queue *queue, enum io_engin
     return wait_started(queue);
 }
 
-void virtio_blk_queue_finish(struct virtio_blk_queue *queue)
+void virtio_blk_queue_problem(struct virtio_blk_queue *queue, char *out_text, size_t text_bytes)
 {
     lock_acquire(&queue->lock);
-    ASSERT(queue->in_flight == 0);
-    queue->is_ending = true;
+    (void)snprintf(out_text, text_bytes, "%s", queue->problem);
     lock_release(&queue->lock);
-    if (queue->thread != NULL)
+}
+
+bool virtio_blk_queue_retry(struct virtio_blk_queue *queue)
+{
+    lock_acquire(&queue->lock);
+    bool has_problem = queue->problem[0] != '\0';
+    queue->is_retry_wanted = has_problem;
+    lock_release(&queue->lock);
+    if (has_problem)
         (void)eventfd_write(notify_fd_of(queue), 1);
-    thread_join(queue->thread);
-    io_engine_destroy(queue->engine);
-    free(queue->slots);
-    lock_condition_finish(&queue->changed);
-    lock_finish(&queue->lock);
+    return has_problem;
 }
 
 void virtio_blk_queue_run(struct virtio_blk_queue *queue)
@@ -272,4 +427,20 @@ void virtio_blk_queue_halt(struct virtio_blk_queue *queue)
     while (queue->in_flight > 0)
         lock_condition_wait(&queue->changed, &queue->lock);
     lock_release(&queue->lock);
+}
+
+void virtio_blk_queue_finish(struct virtio_blk_queue *queue)
+{
+    if (queue->thread != NULL)
+        virtio_blk_queue_halt(queue);
+    lock_acquire(&queue->lock);
+    queue->is_ending = true;
+    lock_release(&queue->lock);
+    if (queue->thread != NULL)
+        (void)eventfd_write(notify_fd_of(queue), 1);
+    thread_join(queue->thread);
+    io_engine_destroy(queue->engine);
+    free(queue->slots);
+    lock_condition_finish(&queue->changed);
+    lock_finish(&queue->lock);
 }

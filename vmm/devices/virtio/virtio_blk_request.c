@@ -16,6 +16,7 @@
 #include "base/cleanup.h"
 #include "base/log.h"
 #include "storage/block.h"
+#include "storage/io_vector.h"
 
 #define HEADER_BYTES  16u
 #define SEGMENT_BYTES 16u /* of a discard or write-zeroes request */
@@ -52,7 +53,14 @@ static uint8_t begin_transfer(const struct virtio_blk_target *target, struct vir
     slot->io.iovs = slot->iovs;
     slot->io.iov_count =
         virtqueue_chain_span(target->queue, &slot->chain, span, slot->iovs, VIRTIO_REQUEST_IOVS);
-    return slot->io.iov_count == 0 ? VIRTIO_BLK_S_IOERR : VIRTIO_BLK_S_OK;
+    if (slot->io.iov_count == 0)
+        return VIRTIO_BLK_S_IOERR;
+    if (type == VIRTIO_BLK_T_OUT && target->zeroes != VIRTIO_BLK_ZEROES_OFF &&
+        io_vector_is_zero(slot->iovs, slot->io.iov_count)) {
+        slot->io.operation = IO_WRITE_ZEROES;
+        slot->io.may_unmap = target->zeroes == VIRTIO_BLK_ZEROES_UNMAP;
+    }
+    return VIRTIO_BLK_S_OK;
 }
 
 /* Discard and write-zeroes: one segment each, as the configuration announces. */

@@ -17,10 +17,14 @@
 #define VIRTIO_BLK_DISCARD_SECTORS_MAX ((uint32_t)1 << 18)
 #define VIRTIO_BLK_ZERO_SECTORS_MAX    ((uint32_t)1 << 15)
 
+/* Writes of nothing but zeros: written as they are, as zeroing, or as zeroing that may unmap. */
+enum virtio_blk_zeroes { VIRTIO_BLK_ZEROES_OFF, VIRTIO_BLK_ZEROES_ON, VIRTIO_BLK_ZEROES_UNMAP };
+
 struct virtio_blk_target {
     struct block *block;
     struct virtqueue *queue; /* for its memory only */
     const char *serial;      /* VIRTIO_BLK_SERIAL_BYTES of it, without a terminator */
+    enum virtio_blk_zeroes zeroes;
 };
 
 /* A request from the moment it is taken out of the queue until it is back in it. */
@@ -29,6 +33,7 @@ struct virtio_blk_slot {
     struct virtqueue_chain chain;
     struct iovec iovs[VIRTIO_REQUEST_IOVS];
     uint8_t status;
+    bool is_held; /* the host could not do it: it waits, or is tried again */
 };
 
 /* Reads what the chain asks. True: slot->io is to be executed. False: its status is known. */

@@ -1,0 +1,26 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * io_limit.h - so much a second, on the average.
+ *
+ * Each use moves the time at which the next one may begin. What was not used for a while may be
+ * made up for, of a tenth of a second at most; one use larger than that goes through at once and
+ * is paid for afterwards. A value: no lock, no clock of its own.
+ */
+#ifndef STORAGE_IO_LIMIT_H
+#define STORAGE_IO_LIMIT_H
+
+#include <stdint.h>
+
+#define IO_LIMIT_MAX ((uint64_t)1 << 40) /* a second; more is no limit */
+
+struct io_limit {
+    uint64_t per_second; /* 0: no limit */
+    uint64_t free_at_ns; /* when all that was used is paid for */
+};
+
+/* When the next use may begin, on the clock of now_ns; not after now_ns: at once. */
+uint64_t io_limit_begin_ns(const struct io_limit *limit);
+/* Uses `amount`, at most UINT32_MAX at once. */
+void io_limit_use(struct io_limit *limit, uint64_t now_ns, uint64_t amount);
+
+#endif
