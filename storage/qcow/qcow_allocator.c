@@ -244,6 +244,13 @@ struct err *qcow_allocator_take(struct qcow_allocator *allocator, uint64_t wante
     return NULL;
 }
 
+bool qcow_allocator_is_ready(const struct qcow_allocator *allocator, bool *out_is_fresh)
+{
+    *out_is_fresh = allocator->reserved.first >= allocator->fresh_from;
+    return allocator->reserved.count > 0 && allocator->holes.count == 0 &&
+           !allocator->has_met_table;
+}
+
 /* Failing to lower a count leaks the cluster, which the format allows. */
 static void set_free(struct qcow_allocator *allocator, uint64_t first, uint64_t count)
 {

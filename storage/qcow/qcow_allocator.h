@@ -76,6 +76,9 @@ void qcow_allocator_finish(struct qcow_allocator *allocator); /* accepts a zeroe
  * qcow_image_take_locked, which knows what to do when a table is met. */
 ERR_RESULT qcow_allocator_take(struct qcow_allocator *allocator, uint64_t wanted,
                                struct qcow_run *out_run);
+/* Would taking do no I/O? Says whether what it would give is fresh. */
+bool qcow_allocator_is_ready(const struct qcow_allocator *allocator, bool *out_is_fresh);
+
 /* Gives back what no entry ever pointed to. */
 void qcow_allocator_untake(struct qcow_allocator *allocator, const struct qcow_run *run);
 

@@ -44,12 +44,18 @@ struct err *qcow_l2_cache_init(struct qcow_l2_cache *cache, struct host_file *fi
     return NULL;
 }
 
+/* Must it stay in memory? */
+static bool is_held(const struct qcow_slice *slice)
+{
+    return slice->is_dirty || slice->is_flushing || slice->pins > 0;
+}
+
 void qcow_l2_cache_set_bytes_max(struct qcow_l2_cache *cache, uint64_t bytes)
 {
     cache->slot_limit = MAX((size_t)(bytes / (slice_words(cache) * 8)), (size_t)1);
     for (size_t i = cache->slot_count; i-- > 0 && cache->slot_count > cache->slot_limit;) {
         struct qcow_slice *slice = cache->slots[i];
-        if (slice->is_dirty || slice->is_flushing)
+        if (is_held(slice))
             continue;
         *slice->home = NULL;
         free(slice);
@@ -75,7 +81,7 @@ static size_t find_victim(struct qcow_l2_cache *cache)
         size_t at = cache->hand;
         struct qcow_slice *slice = cache->slots[at];
         cache->hand = (at + 1) % cache->slot_count;
-        if (slice->is_dirty || slice->is_flushing)
+        if (is_held(slice))
             continue;
         if (!slice->is_recent)
             return at;
@@ -165,7 +171,7 @@ void qcow_l2_cache_forget(struct qcow_l2_cache *cache, uint64_t l1_index)
         uintptr_t distance = (uintptr_t)slice->home - (uintptr_t)homes;
         if (distance >= cache->slices_per_table * sizeof(struct qcow_slice *))
             continue;
-        ASSERT(!slice->is_dirty && !slice->is_flushing);
+        ASSERT(!is_held(slice));
         *slice->home = NULL;
         free(slice);
         cache->slots[i] = cache->slots[--cache->slot_count];

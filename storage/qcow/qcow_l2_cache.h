@@ -26,6 +26,7 @@ struct qcow_slice {
     bool is_dirty;    /* changed since the last capture */
     bool is_flushing; /* captured, not settled */
     bool is_recent;   /* used since the clock hand last passed */
+    unsigned pins;    /* by those who will change it without wanting to load it */
     uint64_t words[]; /* one or two for each entry */
 };
 

@@ -26,7 +26,7 @@ bool qcow_l2_table_is_alone_locked(struct qcow_image *image, uint64_t host_offse
 {
     uint64_t count = 0;
 
-    if (image->header.snapshot_count == 0 || image->base.is_read_only)
+    if (!qcow_l2_table_asks_counts(image))
         return true;
     struct err *err =
         qcow_refcounts_get(&image->refcounts, qcow_image_cluster_of(image, host_offset), &count);

@@ -31,6 +31,14 @@ ERR_RESULT qcow_l2_table_find_locked(struct qcow_image *image, uint64_t offset,
 ERR_RESULT qcow_l2_table_own_locked(struct qcow_image *image, uint64_t offset)
     REQUIRES(&image->lock);
 
+/* Do flags that say "referenced once" need a look at the counts? A cut in a snapshot operation may
+ * have left wrong ones: version 3 is marked dirty then, by us at least, version 2 can not be. */
+static inline bool qcow_l2_table_asks_counts(const struct qcow_image *image)
+{
+    return !image->base.is_read_only &&
+           (image->header.snapshot_count > 0 || image->header.version < 3);
+}
+
 /* Is the cluster referenced exactly once? The flag in the entry is what the format relies on; a
  * cut in another program's snapshot operation may have left it set where it should not be. */
 bool qcow_l2_table_is_alone_locked(struct qcow_image *image, uint64_t host_offset)

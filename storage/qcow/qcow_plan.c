@@ -4,8 +4,10 @@
  * Tested by: qcow_plan_test.c
  *
  * A plan looks things up like qcow_read and qcow_write do, and gives up where these would wait: for
- * a slice that is not in the cache, for a claim, for a count. What it found stays true until the
- * request has ended because of a shared claim on each extent of this file; the rest needs none.
+ * a slice that is not in the cache, for a claim, for a count, for bytes to copy. What it found
+ * stays true until the request has ended because of a claim on each extent of this file; the rest
+ * needs none. A write of data that has no place gets one from the allocator's reserved run, and its
+ * entries are changed when the request ends.
  */
 #include "storage/qcow/qcow_plan.h"
 
@@ -15,27 +17,29 @@
 #include "storage/qcow/qcow_l2_table.h"
 #include "storage/qcow/qcow_map.h"
 #include "storage/qcow/qcow_read.h"
+#include "storage/qcow/qcow_write_plan.h"
 
 struct qcow_hold {
     struct block_hold base;
-    struct qcow_hold *next; /* while it is free */
-    struct qcow_claim claim;
+    struct qcow_hold *next;  /* while it is free */
+    struct qcow_claim claim; /* of a read */
     bool is_write;
+    struct qcow_write_plan write; /* with its claim */
+    struct qcow_slice *slice;     /* pinned for publishing; NULL: the write is in place */
 };
 
 struct request {
     struct qcow_image *image;
-    enum block_request_kind kind;
     uint64_t offset;
     uint64_t len;
 };
 
-/* Would looking it up be without I/O? Snapshots make it ask for counts. */
+/* Would looking it up be without I/O? Counts may have to be read. */
 static bool is_cached_locked(struct qcow_image *image, uint64_t offset) REQUIRES(&image->lock)
 {
     struct qcow_l2_table table;
 
-    if (image->header.snapshot_count > 0 && !image->base.is_read_only)
+    if (qcow_l2_table_asks_counts(image))
         return false;
     struct err *err = qcow_l2_table_find_locked(image, offset, &table);
     bool is_known = err == NULL;
@@ -76,12 +80,80 @@ static bool add_data_locked(const struct request *request, const struct qcow_ext
     struct qcow_hold *hold = hold_create_locked(image);
     if (hold == NULL)
         return false;
-    *hold = (struct qcow_hold){.base.holder = &image->base,
-                               .claim = claim,
-                               .is_write = request->kind == BLOCK_REQUEST_CHANGE};
+    *hold = (struct qcow_hold){.base.holder = &image->base, .claim = claim};
     qcow_claims_add(&image->claims, &hold->claim);
     planned.hold = &hold->base;
     return block_plan_add(plan, &planned);
+}
+
+static void hold_free_locked(struct qcow_image *image, struct qcow_hold *hold)
+    REQUIRES(&image->lock)
+{
+    hold->next = image->free_holds;
+    image->free_holds = hold;
+}
+
+/* The slice whose entries will change stays in memory, so that publishing can not fail. */
+static bool pin_locked(struct qcow_image *image, struct qcow_hold *hold) REQUIRES(&image->lock)
+{
+    struct qcow_entries entries = {.slice = NULL};
+
+    if (hold->write.is_in_place)
+        return true;
+    struct err *err = qcow_map_entries_locked(image, hold->write.from, &entries);
+    err_free(err); /* it is in the cache */
+    if (entries.slice == NULL)
+        return false;
+    hold->slice = entries.slice;
+    hold->slice->pins++;
+    return true;
+}
+
+/* Whether the bytes have arrived or not. */
+static void end_write_locked(struct qcow_image *image, struct qcow_hold *hold,
+                             enum block_outcome outcome) REQUIRES(&image->lock)
+{
+    const struct qcow_write_plan *write = &hold->write;
+
+    if (outcome == BLOCK_NOT_TRANSFERRED) {
+        qcow_write_plan_give_back_locked(image, write);
+    } else if (!write->is_in_place) {
+        struct err *err = qcow_write_plan_publish_locked(image, write);
+        ASSERT(err == NULL);
+    }
+    if (hold->slice != NULL)
+        hold->slice->pins--;
+    image->flush.has_unsynced_data = true;
+    qcow_image_unclaim_locked(image, &hold->write.claim);
+}
+
+/* The first part of a write; its length, 0 when that can not be. */
+static uint64_t add_write_locked(const struct request *request, struct block_plan *plan)
+    REQUIRES(&request->image->lock)
+{
+    struct qcow_image *image = request->image;
+    struct qcow_hold *hold;
+
+    if (plan->count == BLOCK_PLAN_EXTENTS || qcow_l2_cache_wants_flush(&image->l2))
+        return 0;
+    hold = hold_create_locked(image);
+    if (hold == NULL)
+        return 0;
+    *hold = (struct qcow_hold){.base.holder = &image->base, .is_write = true};
+    if (!qcow_write_plan_try_locked(image, request->offset, request->len, &hold->write)) {
+        hold_free_locked(image, hold);
+        return 0;
+    }
+    const struct qcow_write_plan *write = &hold->write;
+    struct block_extent planned = {.file = image->file,
+                                   .offset = write->host + (write->offset - write->from),
+                                   .bytes = write->extent.bytes,
+                                   .hold = &hold->base};
+    if (pin_locked(image, hold) && block_plan_add(plan, &planned))
+        return planned.bytes;
+    end_write_locked(image, hold, BLOCK_NOT_TRANSFERRED);
+    hold_free_locked(image, hold);
+    return 0;
 }
 
 /* What this image does not hold, of a read. */
@@ -98,16 +170,19 @@ static bool add_below(const struct request *request, uint64_t len, struct block_
     return have == len || block_plan_add(plan, &(struct block_extent){.bytes = len - have});
 }
 
-/* A write would change the mapping, or must not happen, or is to make a flush. */
-static bool may_write_locked(struct qcow_image *image, const struct qcow_extent *extent)
-    REQUIRES(&image->lock)
+/* Plans the first part of a write; its length, 0 when that can not be. */
+static uint64_t plan_write_part(const struct request *request, struct block_plan *plan)
 {
-    return extent->kind == QCOW_KIND_DATA && extent->is_copied && !image->is_corrupt &&
-           !qcow_l2_cache_wants_flush(&image->l2);
+    struct qcow_image *image = request->image;
+
+    lock_acquire(&image->lock);
+    uint64_t bytes = is_cached_locked(image, request->offset) ? add_write_locked(request, plan) : 0;
+    lock_release(&image->lock);
+    return bytes;
 }
 
-/* Plans the first part of the request; its length, 0 when that can not be. */
-static uint64_t plan_part(const struct request *request, struct block_plan *plan)
+/* Plans the first part of a read; its length, 0 when that can not be. */
+static uint64_t plan_read_part(const struct request *request, struct block_plan *plan)
 {
     struct qcow_image *image = request->image;
     struct qcow_extent extent = {.bytes = 0};
@@ -117,11 +192,10 @@ static uint64_t plan_part(const struct request *request, struct block_plan *plan
     struct err *err = is_cached_locked(image, request->offset)
                           ? qcow_map_lookup_locked(image, request->offset, request->len, &extent)
                           : NULL;
-    if (err == NULL && extent.bytes > 0 && extent.kind == QCOW_KIND_DATA &&
-        (request->kind == BLOCK_REQUEST_READ || may_write_locked(image, &extent)))
+    bool is_known = err == NULL && extent.bytes > 0;
+    if (is_known && extent.kind == QCOW_KIND_DATA)
         is_planned = add_data_locked(request, &extent, plan);
     lock_release(&image->lock);
-    bool is_known = err == NULL && extent.bytes > 0 && request->kind == BLOCK_REQUEST_READ;
     err_free(err); /* the blocking call says it again */
 
     if (is_known && extent.kind == QCOW_KIND_ZERO)
@@ -134,11 +208,11 @@ static uint64_t plan_part(const struct request *request, struct block_plan *plan
 bool qcow_plan(struct block *block, enum block_request_kind kind, uint64_t offset, uint64_t len,
                struct block_plan *plan)
 {
-    struct request request = {
-        .image = qcow_image_of(block), .kind = kind, .offset = offset, .len = len};
+    struct request request = {.image = qcow_image_of(block), .offset = offset, .len = len};
 
     while (request.len > 0) {
-        uint64_t part = plan_part(&request, plan);
+        uint64_t part = kind == BLOCK_REQUEST_READ ? plan_read_part(&request, plan)
+                                                   : plan_write_part(&request, plan);
         if (part == 0)
             return false;
         request.offset += part;
@@ -152,12 +226,12 @@ void qcow_plan_end(struct block *block, struct block_hold *base, enum block_outc
     struct qcow_image *image = qcow_image_of(block);
     struct qcow_hold *hold = CONTAINER_OF(base, struct qcow_hold, base);
 
-    (void)outcome; /* bytes that were to be overwritten may have been either way */
     lock_acquire(&image->lock);
-    image->flush.has_unsynced_data |= hold->is_write;
-    qcow_image_unclaim_locked(image, &hold->claim);
-    hold->next = image->free_holds;
-    image->free_holds = hold;
+    if (hold->is_write)
+        end_write_locked(image, hold, outcome);
+    else
+        qcow_image_unclaim_locked(image, &hold->claim);
+    hold_free_locked(image, hold);
     lock_release(&image->lock);
 }
 

@@ -7,8 +7,9 @@
 
 #include "storage/qcow/qcow_image_internal.h"
 
-/* See block.h. Planned are reads of data, of zeros and of what the backing can plan, and writes
- * over data in a place of its own, as long as the mapping is in memory. */
+/* See block.h. Planned are reads of data, of zeros and of what the backing can plan, writes over
+ * data in a place of its own, and writes to new places around which nothing has to be copied, as
+ * long as the mapping is in memory. */
 bool qcow_plan(struct block *block, enum block_request_kind kind, uint64_t offset, uint64_t len,
                struct block_plan *plan);
 void qcow_plan_end(struct block *block, struct block_hold *base, enum block_outcome outcome);

@@ -46,7 +46,7 @@ static void write_blocking(struct block *disk, uint64_t offset, size_t len, int 
     free(data);
 }
 
-TEST(data_and_zeros_are_planned_and_new_places_are_not)
+TEST(data_and_zeros_and_new_places_are_planned)
 {
     struct block *disk = make(false, false);
     uint8_t data[8192];
@@ -70,7 +70,50 @@ TEST(data_and_zeros_are_planned_and_new_places_are_not)
     assert_int_equal(data[4095], 7);
     assert_int_equal(data[4096], 0);
     ASSERT_OK(planned_write(disk, data, sizeof(data), CLUSTER - 4096, &is_planned));
-    assert_false(is_planned); /* the second half has no place */
+    assert_true(is_planned); /* the second half gets a new place, with zeros behind */
+    ASSERT_OK(planned_write(disk, data, sizeof(data), DISK_BYTES - CLUSTER, &is_planned));
+    assert_true(is_planned);
+    ASSERT_OK(planned_read(disk, data, sizeof(data), CLUSTER, &is_planned));
+    assert_int_equal(data[0], 0);
+    ASSERT_OK(block_close(disk));
+}
+
+TEST(a_write_whose_surroundings_are_to_be_copied_is_not_planned)
+{
+    struct block *disk = make(true, true), *backing = NULL;
+    uint8_t data[4096] = {1};
+    bool is_planned = true;
+
+    ASSERT_OK(block_memory_create(DISK_BYTES, &backing));
+    qcow_image_set_backing(disk, backing);
+    write_blocking(disk, 0, 512, 7);
+    ASSERT_OK(planned_write(disk, data, 512, CLUSTER, &is_planned));
+    assert_false(is_planned);
+    ASSERT_OK(planned_write(disk, data, 2048, 2 * CLUSTER, &is_planned));
+    assert_true(is_planned); /* a subcluster */
+    ASSERT_OK(planned_write(disk, data, 4096, 2 * CLUSTER + 4096, &is_planned));
+    assert_true(is_planned); /* two more in the same cluster */
+    ASSERT_OK(block_close(disk));
+}
+
+TEST(what_was_planned_and_did_not_arrive_is_as_before)
+{
+    struct block *disk = make(false, false);
+    struct block_plan plan;
+    uint8_t data[512];
+    bool is_planned = true;
+    uint64_t place;
+
+    write_blocking(disk, 0, CLUSTER, 7);
+    assert_true(block_plan(disk, BLOCK_REQUEST_CHANGE, CLUSTER, CLUSTER, &plan));
+    assert_int_equal(plan.count, 1);
+    place = plan.extents[0].offset;
+    block_plan_finish(&plan, BLOCK_NOT_TRANSFERRED);
+    ASSERT_OK(planned_read(disk, data, sizeof(data), CLUSTER, &is_planned));
+    assert_int_equal(data[0], 0);
+    assert_true(block_plan(disk, BLOCK_REQUEST_CHANGE, CLUSTER, CLUSTER, &plan));
+    assert_int_equal(plan.extents[0].offset, place); /* given back, and taken again */
+    block_plan_finish(&plan, BLOCK_NOT_TRANSFERRED);
     ASSERT_OK(block_close(disk));
 }
 
@@ -200,7 +243,9 @@ TEST(planned_and_blocking_requests_agree)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(data_and_zeros_are_planned_and_new_places_are_not),
+        cmocka_unit_test(data_and_zeros_and_new_places_are_planned),
+        cmocka_unit_test(a_write_whose_surroundings_are_to_be_copied_is_not_planned),
+        cmocka_unit_test(what_was_planned_and_did_not_arrive_is_as_before),
         cmocka_unit_test(the_first_look_at_a_table_is_not_planned),
         cmocka_unit_test(a_cluster_is_not_given_away_under_a_planned_request),
         cmocka_unit_test(planned_and_blocking_requests_agree),

@@ -135,6 +135,46 @@ bool qcow_write_plan_has_gaps(const struct qcow_image *image, const struct qcow_
     return !is_whole && !(plan->run.is_fresh && is_zero_around(image, plan));
 }
 
+/* A place for what has none or no data at it, if all that is to be written comes from the guest. */
+static bool try_place_locked(struct qcow_image *image, struct qcow_write_plan *plan)
+    REQUIRES(&image->lock)
+{
+    struct qcow_l2_table table = {.host_offset = 0};
+    bool is_new = plan->extent.host_offset == 0;
+
+    struct err *err = qcow_l2_table_find_locked(image, plan->offset, &table);
+    bool is_own = err == NULL && table.host_offset != 0 && !table.is_shared;
+    err_free(err); /* who does it without a plan meets it again */
+    if (!is_own || (is_new && !qcow_allocator_is_ready(&image->allocator, &plan->run.is_fresh)) ||
+        qcow_write_plan_has_gaps(image, plan))
+        return false;
+    if (!is_new)
+        return true;
+    err = place_locked(image, plan);
+    bool is_placed = err == NULL;
+    err_free(err);
+    return is_placed;
+}
+
+bool qcow_write_plan_try_locked(struct qcow_image *image, uint64_t offset, uint64_t len,
+                                struct qcow_write_plan *plan)
+{
+    *plan = (struct qcow_write_plan){.offset = offset};
+    struct err *err = qcow_map_lookup_locked(image, offset, len, &plan->extent);
+    bool is_known = err == NULL;
+    err_free(err); /* who does it without a plan meets it again */
+    if (!is_known || image->is_corrupt)
+        return false;
+    limit_to_slice_locked(image, offset, &plan->extent);
+    outline(image, plan);
+    if (plan->is_moving || qcow_claims_conflict(&image->claims, &plan->claim))
+        return false;
+    if (!plan->is_in_place && !try_place_locked(image, plan))
+        return false;
+    qcow_claims_add(&image->claims, &plan->claim);
+    return true;
+}
+
 /* Which subclusters of the guest cluster at `start` does the plan write? */
 static uint32_t written_mask(const struct qcow_image *image, const struct qcow_write_plan *plan,
                              uint64_t start)

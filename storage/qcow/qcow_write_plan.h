@@ -46,6 +46,11 @@ struct qcow_write_plan {
 ERR_RESULT qcow_write_plan_locked(struct qcow_image *image, uint64_t offset, uint64_t len,
                                   struct qcow_write_plan *plan) REQUIRES(&image->lock);
 
+/* The same for the first part of a write whose slice is in the cache, but only if nothing has to be
+ * waited for, read or copied: else false, and nothing has happened. */
+bool qcow_write_plan_try_locked(struct qcow_image *image, uint64_t offset, uint64_t len,
+                                struct qcow_write_plan *plan) REQUIRES(&image->lock);
+
 /* Must bytes that the guest does not write be written around the others? */
 bool qcow_write_plan_has_gaps(const struct qcow_image *image, const struct qcow_write_plan *plan);
 
