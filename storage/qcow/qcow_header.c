@@ -24,6 +24,16 @@
 #define BACKING_NAME_BYTES_MAX 1023u
 #define EXTENSION_HEADER_BYTES 8u
 
+#define FEATURE_ENTRY_BYTES       48u
+#define FEATURE_NAME_BYTES        46u
+#define FEATURE_KIND_INCOMPATIBLE 0u
+
+/* Where the header's own words for features are. */
+struct extensions {
+    const uint8_t *feature_names;
+    size_t feature_names_bytes;
+};
+
 static void parse_fields(struct reader *in, struct qcow_header *header)
 {
     header->backing_offset = reader_be64(in);
@@ -52,7 +62,39 @@ static void parse_fields(struct reader *in, struct qcow_header *header)
         header->compression = reader_u8(in);
 }
 
-static struct err *check_features(const struct qcow_header *header)
+/* What the image itself calls an incompatible feature, as far as it can be printed; empty: nothing.
+ * qcow2, "Feature name table": entries of kind, bit and name, padded with zeros. */
+static void find_feature_name(const uint8_t *table, size_t len, int bit,
+                              char out_name[FEATURE_NAME_BYTES + 1])
+{
+    struct reader in = reader_of(table, len);
+
+    out_name[0] = '\0';
+    while (reader_left(&in) >= FEATURE_ENTRY_BYTES) {
+        uint8_t kind = reader_u8(&in), number = reader_u8(&in);
+        const uint8_t *name = reader_take(&in, FEATURE_NAME_BYTES);
+        if (kind != FEATURE_KIND_INCOMPATIBLE || number != bit)
+            continue;
+        size_t i = 0;
+        for (; i < FEATURE_NAME_BYTES && name[i] != '\0'; i++)
+            out_name[i] = name[i] >= ' ' && name[i] <= '~' ? (char)name[i] : '?';
+        out_name[i] = '\0';
+    }
+}
+
+static struct err *unknown_feature(int bit, const struct extensions *extensions)
+{
+    char name[FEATURE_NAME_BYTES + 1];
+
+    find_feature_name(extensions->feature_names, extensions->feature_names_bytes, bit, name);
+    return err_new(ERR_INCOMPATIBLE,
+                   "the image needs the unknown feature '%s' (bit %d); convert it with the program "
+                   "that made it",
+                   name[0] == '\0' ? "?" : name, bit);
+}
+
+static struct err *check_features(const struct qcow_header *header,
+                                  const struct extensions *extensions)
 {
     uint64_t known = QCOW_INCOMPATIBLE_DIRTY | QCOW_INCOMPATIBLE_CORRUPT |
                      QCOW_INCOMPATIBLE_COMPRESSION | QCOW_INCOMPATIBLE_EXTENDED_L2;
@@ -67,10 +109,7 @@ static struct err *check_features(const struct qcow_header *header)
         return err_new(ERR_INCOMPATIBLE, "the image keeps its data in an external data file, which "
                                          "is not supported; convert it with 'qemu-img convert'");
     if (unknown != 0)
-        return err_new(ERR_INCOMPATIBLE,
-                       "the image needs the unknown feature of bit %d; convert it with the "
-                       "program that made it",
-                       __builtin_ctzll(unknown));
+        return unknown_feature(__builtin_ctzll(unknown), extensions);
 
     bool has_type = header->compression != QCOW_COMPRESSION_DEFLATE;
     if (has_type != ((header->incompatible & QCOW_INCOMPATIBLE_COMPRESSION) != 0))
@@ -175,7 +214,8 @@ static struct err *parse_bitmaps(const uint8_t *data, size_t len, struct qcow_he
     return NULL;
 }
 
-static struct err *parse_extensions(struct reader *in, struct qcow_header *header)
+static struct err *parse_extensions(struct reader *in, struct qcow_header *header,
+                                    struct extensions *extensions)
 {
     while (reader_left(in) >= EXTENSION_HEADER_BYTES) {
         uint32_t type = reader_be32(in);
@@ -195,6 +235,8 @@ static struct err *parse_extensions(struct reader *in, struct qcow_header *heade
         }
         if (type == QCOW_EXTENSION_BITMAPS)
             TRY(parse_bitmaps(data, len, header));
+        if (type == QCOW_EXTENSION_FEATURE_NAMES)
+            *extensions = (struct extensions){data, len};
         reader_skip(in, MIN((size_t)-len % 8, reader_left(in)));
     }
     return NULL;
@@ -233,9 +275,8 @@ struct err *qcow_header_parse(const void *data, size_t len, uint64_t file_bytes,
     if (!reader_ok(&in))
         return err_new(ERR_INVALID, "the header is cut short");
     TRY(check_header(&header));
-    TRY(check_features(&header));
-    TRY(check_tables(&header, file_bytes));
 
+    struct extensions extensions = {.feature_names = NULL};
     size_t cluster_len = MIN(len, (size_t)1 << header.cluster_bits);
     size_t extensions_end = cluster_len;
     if (header.backing_offset != 0 && header.backing_offset < cluster_len)
@@ -243,8 +284,10 @@ struct err *qcow_header_parse(const void *data, size_t len, uint64_t file_bytes,
     if (header.header_bytes < extensions_end) {
         in = reader_of((const uint8_t *)data + header.header_bytes,
                        extensions_end - header.header_bytes);
-        TRY(parse_extensions(&in, &header));
+        TRY(parse_extensions(&in, &header, &extensions));
     }
+    TRY(check_features(&header, &extensions));
+    TRY(check_tables(&header, file_bytes));
     TRY(parse_backing_name(data, cluster_len, &header));
     *out_header = header;
     return NULL;

@@ -37,6 +37,7 @@ struct host_file;
 #define QCOW_EXTENSION_END            0x00000000u
 #define QCOW_EXTENSION_BACKING_FORMAT 0xe2792acau
 #define QCOW_EXTENSION_BITMAPS        0x23852875u
+#define QCOW_EXTENSION_FEATURE_NAMES  0x6803f857u
 
 /* Where the fields that change while an image is in use lie: all in the first sector. */
 #define QCOW_HEADER_AT_BACKING        8u

@@ -78,6 +78,22 @@ TEST(a_header_cut_short_is_refused_at_every_length)
     }
 }
 
+/* The name comes from whoever made the image, so it is printed with care. */
+TEST(an_unknown_feature_is_called_what_the_image_calls_it)
+{
+    static const uint8_t names[] = {0, 5, 'd', 'a', 'r', 'k', '\n', 'm', 0x1b, 'x'};
+
+    build(&sample);
+    put(QCOW_HEADER_AT_INCOMPATIBLE, 32, 8);
+    memmove(image + QCOW_HEADER_V3_BYTES + 56, image + QCOW_HEADER_V3_BYTES, 64);
+    memset(image + QCOW_HEADER_V3_BYTES, 0, 56);
+    put(QCOW_HEADER_V3_BYTES, QCOW_EXTENSION_FEATURE_NAMES, 4);
+    put(QCOW_HEADER_V3_BYTES + 4, 48, 4);
+    memcpy(image + QCOW_HEADER_V3_BYTES + 8, names, sizeof(names));
+    put(8, QCOW_HEADER_V3_BYTES + 56 + 24, 8);
+    expect_refused(ERR_INCOMPATIBLE, "unknown feature 'dark?m?x' (bit 5)");
+}
+
 /* One field each that is out of bounds. */
 TEST(every_bound_is_enforced)
 {
@@ -113,7 +129,7 @@ TEST(every_bound_is_enforced)
         {64, 512, 8, ERR_INVALID, "not aligned"},
         {72, 4, 8, ERR_INCOMPATIBLE, "external data file"},
         {72, 16, 8, ERR_INVALID, "too small"}, /* extended: half the reach */
-        {72, 32, 8, ERR_INCOMPATIBLE, "unknown feature of bit 5"},
+        {72, 32, 8, ERR_INCOMPATIBLE, "unknown feature '?' (bit 5)"},
         {72, 8, 8, ERR_INVALID, "compression type 0"},
         {96, 7, 4, ERR_INVALID, "refcounts of 2^7"},
         {100, 96, 4, ERR_INVALID, "header of 96"},
@@ -204,6 +220,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(what_was_built_is_parsed),
         cmocka_unit_test(a_header_cut_short_is_refused_at_every_length),
+        cmocka_unit_test(an_unknown_feature_is_called_what_the_image_calls_it),
         cmocka_unit_test(every_bound_is_enforced),
         cmocka_unit_test(extended_l2_entries_need_clusters_of_16_kib),
         cmocka_unit_test(some_images_may_be_read_but_not_written),
