@@ -18,7 +18,8 @@
 #include "storage/qcow/qcow_write.h"
 #include "storage/qcow/qcow_zero.h"
 
-static void image_destroy(struct qcow_image *image)
+/* No request is running. */
+static void forget_tables(struct qcow_image *image) LOCK_UNCHECKED
 {
     qcow_plan_finish(image);
     qcow_allocator_finish(&image->allocator);
@@ -26,6 +27,16 @@ static void image_destroy(struct qcow_image *image)
     qcow_refcounts_finish(&image->refcounts);
     qcow_l2_cache_finish(&image->l2);
     qcow_l1_finish(&image->l1);
+    image->allocator = (struct qcow_allocator){.file = NULL};
+    image->guard = (struct qcow_guard){.ranges = NULL};
+    image->refcounts = (struct qcow_refcounts){.file = NULL};
+    image->l2 = (struct qcow_l2_cache){.file = NULL};
+    image->l1 = (struct qcow_l1){.file = NULL};
+}
+
+static void image_destroy(struct qcow_image *image)
+{
+    forget_tables(image);
     lock_condition_finish(&image->changed);
     lock_finish(&image->lock);
     host_file_destroy(image->file);
@@ -158,6 +169,17 @@ static struct err *load(struct qcow_image *image)
     TRY(qcow_refcounts_load(&image->refcounts, image->file, &image->header));
     TRY(qcow_guard_load(&image->guard, image->file, &image->header, &image->l1, &image->refcounts));
     return clear_autoclear(image);
+}
+
+struct err *qcow_image_reload(struct qcow_image *image)
+{
+    forget_tables(image);
+    struct err *err = load(image);
+    if (err != NULL) {
+        image->base.is_read_only = true; /* and no bytes: whatever comes is refused */
+        image->base.virtual_bytes = 0;
+    }
+    return err_wrap(err, "read image '%s' again", image->file->path);
 }
 
 struct err *qcow_image_open(struct host_file *file, bool is_read_only, struct block **out_block)

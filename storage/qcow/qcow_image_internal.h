@@ -120,4 +120,8 @@ ERR_RESULT qcow_image_corrupt_locked(struct qcow_image *image, struct err *reaso
 ERR_RESULT qcow_image_take_locked(struct qcow_image *image, uint64_t wanted,
                                   struct qcow_run *out_run) REQUIRES(&image->lock);
 
+/* Reads all tables anew, after the file was changed below them. No request is running and nothing
+ * waits for a flush. If it fails, the image is read-only and has no bytes. */
+ERR_RESULT qcow_image_reload(struct qcow_image *image);
+
 #endif

@@ -299,6 +299,40 @@ class Checking(Operator):
 @unittest.skipUnless(shutil.which("nbdkit") and shutil.which("nbdcopy") and
                      (BUILD / "lib/ferry/nbdkit-ferry-plugin.so").exists(),
                      "needs nbdkit, nbdcopy and the plugin (apt: nbdkit nbdkit-plugin-dev libnbd-bin)")
+class Changing(Operator):
+    """resize and snapshot."""
+
+    def test_disks_grow_and_shrink(self):
+        self.make_raw("a.raw", 8)
+        self.disk("convert", "-f", "raw", "a.raw", "a.qcow2")
+        self.assertIn("--shrink", self.disk("resize", "a.qcow2", "5M", code=1))
+        self.assertEqual(self.json("resize", "a.qcow2", "+4M")["virtual_bytes"], 12 * MIB)
+        self.disk("resize", "--shrink", "a.qcow2", "5M")
+        self.disk("resize", "a.qcow2", "9M")
+        self.disk("resize", "-f", "raw", "--shrink", "a.raw", "5M")
+        self.disk("resize", "-f", "raw", "a.raw", "9M")
+        self.satisfies_qemu("a.qcow2", "a.raw")
+
+    def test_snapshots_inside_an_image(self):
+        self.make_raw("a.raw", 8)
+        self.make_raw("b.raw", 8, seed=2)
+        self.disk("convert", "-f", "raw", "a.raw", "a.qcow2")
+        self.disk("snapshot", "-c", "before", "a.qcow2")
+        self.assertIn("already", self.disk("snapshot", "-c", "before", "a.qcow2", code=4))
+        self.call("qemu-img", "convert", "-n", "-f", "raw", "-O", "qcow2", "b.raw", "a.qcow2")
+        listed = self.json("snapshot", "-c", "after", "a.qcow2")["snapshots"]
+        self.assertEqual([one["name"] for one in listed], ["before", "after"])
+        self.assertIn("before", self.disk("snapshot", "a.qcow2"))
+        self.satisfies_qemu("a.qcow2", "b.raw")
+        self.disk("snapshot", "-a", "before", "a.qcow2")
+        self.satisfies_qemu("a.qcow2", "a.raw")
+        self.disk("snapshot", "-d", "before", "a.qcow2")
+        self.disk("snapshot", "--apply", "2", "a.qcow2")
+        self.satisfies_qemu("a.qcow2", "b.raw")
+        self.assertIn("no such", self.disk("snapshot", "-d", "before", "a.qcow2", code=3))
+        self.assertIn("one at a time", self.disk("snapshot", "-l", "-d", "x", "a.qcow2", code=1))
+
+
 class Serving(Operator):
     """serve: clients that know nothing of us."""
 

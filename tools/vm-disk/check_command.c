@@ -4,20 +4,17 @@
  */
 #include "tools/vm-disk/check_command.h"
 
-#include <errno.h>
-#include <fcntl.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
 
 #include "base/checked_math.h"
-#include "base/cleanup.h"
 #include "storage/host_file.h"
-#include "storage/image_lock.h"
 #include "storage/qcow/qcow_repair.h"
 #include "tools/program_json.h"
 #include "tools/program_units.h"
+#include "tools/vm-disk/locked_file.h"
 
 #define FINDINGS_PRINTED 100u /* of each kind; all are counted */
 
@@ -64,22 +61,6 @@ static void found(struct qcow_check_listener *base, enum qcow_finding kind, cons
             printer->list, json_pack("{s:s, s:o}", "kind", name, "text", program_json_text(text)));
     else
         (void)printf("%s: %s\n", name, text);
-}
-
-/* Nobody else may write meanwhile; who repairs must be alone. */
-static struct err *open_locked(const char *path, enum image_lock_role role,
-                               struct host_file **out_file)
-{
-    bool is_writer = role == IMAGE_LOCK_WRITER;
-    CLEANUP(cleanup_fd)
-    int fd = open(path, (is_writer ? O_RDWR : O_RDONLY) | O_CLOEXEC | O_NONBLOCK);
-
-    if (fd < 0 && errno == ENOENT)
-        return err_new(ERR_NOT_FOUND, "there is no image '%s'", path);
-    if (fd < 0)
-        return err_errno(errno, "open image '%s'", path);
-    TRY(image_lock_take(fd, path, role));
-    return host_file_from_fd(TAKE_FD(fd), path, out_file);
 }
 
 static json_t *report_json(const struct qcow_check_report *report)
@@ -191,7 +172,8 @@ static struct err *run(const struct option_result *operands)
 
     if (settings.repair != NULL)
         TRY(scope_of(settings.repair, &scope));
-    TRY(open_locked(path, settings.repair == NULL ? IMAGE_LOCK_READER : IMAGE_LOCK_WRITER, &file));
+    TRY(locked_file_open(path, settings.repair == NULL ? IMAGE_LOCK_READER : IMAGE_LOCK_WRITER,
+                         &file));
     if (settings.json)
         printer.list = json_array();
     struct err *err = check_and_repair(path, file, &printer, &report, &is_repaired);

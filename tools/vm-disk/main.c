@@ -15,7 +15,9 @@
 #include "tools/vm-disk/layers_command.h"
 #include "tools/vm-disk/map_command.h"
 #include "tools/vm-disk/measure_command.h"
+#include "tools/vm-disk/resize_command.h"
 #include "tools/vm-disk/serve_command.h"
+#include "tools/vm-disk/snapshot_command.h"
 
 int main(int argc, char **argv)
 {
@@ -29,6 +31,8 @@ int main(int argc, char **argv)
         measure_command,
         convert_command,
         changes_command,
+        resize_command,
+        snapshot_command,
         serve_command,
         layers_command,
         bench_command,

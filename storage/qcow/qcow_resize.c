@@ -1,0 +1,182 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * qcow_resize.c - see qcow_resize.h.
+ *
+ * What a power cut may leave is the old size with the old content, or the new size:
+ *
+ *   grow    a longer L1 table is published first, with the old size. Behind the old end there may
+ * be bytes that must not come to light: the rest of the last cluster, the state of a machine, a
+ * longer backing file. They become zeros, durably; then the size is published. shrink  what is cut
+ * off is discarded in the L2 table that the new end lies in; then the size is published together
+ * with an L1 table that leads to nothing behind it.
+ */
+#include "storage/qcow/qcow_resize.h"
+
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/bytes.h"
+#include "base/checked_math.h"
+#include "base/limits.h"
+#include "storage/qcow/qcow_edit.h"
+#include "storage/qcow/qcow_flush.h"
+#include "storage/qcow/qcow_layout.h"
+#include "storage/qcow/qcow_zero.h"
+
+static uint64_t l1_count(const struct qcow_image *image, uint64_t virtual_bytes)
+{
+    uint64_t reach = (uint64_t)1 << qcow_header_l1_reach_bits(&image->header);
+
+    return divide_up(virtual_bytes, reach);
+}
+
+static struct err *check_size(const struct qcow_image *image, uint64_t virtual_bytes)
+{
+    if (image->base.is_read_only)
+        return err_new(ERR_STATE, "the image is open for reading only");
+    if (virtual_bytes % 512 != 0)
+        return err_new(ERR_INVALID, "a disk has whole sectors of 512 bytes");
+    if (virtual_bytes > DISK_BYTES_MAX || l1_count(image, virtual_bytes) * 8 > QCOW_L1_BYTES_MAX)
+        return err_new(ERR_INVALID,
+                       "clusters of %" PRIu64 " bytes can not hold so much; copy the image to one "
+                       "with larger ones ('vm-disk convert')",
+                       image->cluster_bytes);
+    if (image->context.has_backing && image->backing == NULL)
+        return err_new(ERR_STATE, "its backing image is not open");
+    return NULL;
+}
+
+/* The first `kept` entries, and zeros up to `count`. */
+static struct err *cut_l1(struct qcow_edit_l1 *l1, uint64_t kept, uint64_t count)
+{
+    uint64_t *entries = realloc(l1->entries, count * 8 + 8);
+    if (entries == NULL)
+        return err_new(ERR_NO_MEMORY, "L1 table");
+
+    l1->entries = entries;
+    kept = MIN(kept, (uint64_t)l1->count);
+    memset(entries + kept, 0, (count - kept) * 8);
+    l1->count = (uint32_t)count;
+    return NULL;
+}
+
+/* Makes an L1 table of `count` entries, of which the first `kept` are as before, the image's, with
+ * this size. */
+static struct err *publish_l1(struct qcow_edit *edit, uint64_t virtual_bytes, uint64_t kept,
+                              uint64_t count)
+{
+    const struct qcow_header *header = &edit->check.header;
+    struct qcow_edit_l1 l1 = {.entries = NULL};
+    uint64_t offset = 0;
+
+    struct err *err = qcow_edit_l1_load(edit, header->l1_offset, header->l1_entries, &l1);
+    if (err == NULL)
+        err = cut_l1(&l1, kept, count);
+    if (err == NULL)
+        err = qcow_edit_take(edit, count * 8, QCOW_OWNER_L1, &offset);
+    if (err == NULL)
+        err = qcow_edit_raise(edit);
+    if (err == NULL)
+        err = qcow_edit_l1_write(edit, &l1, offset);
+    if (err == NULL)
+        err = qcow_edit_publish_disk(edit, virtual_bytes, l1.count, offset);
+    qcow_edit_l1_finish(&l1);
+    return err;
+}
+
+static struct err *replace_l1(struct qcow_image *image, uint64_t virtual_bytes, uint64_t kept,
+                              uint64_t count)
+{
+    struct qcow_edit edit;
+
+    TRY(qcow_flush_settle(image));
+    TRY(qcow_edit_begin(&edit, image->file));
+    struct err *err = qcow_edit_end(&edit, publish_l1(&edit, virtual_bytes, kept, count));
+    struct err *reload_err = qcow_image_reload(image);
+    if (err == NULL)
+        return reload_err;
+    err_free(reload_err);
+    return err;
+}
+
+static struct err *publish_size(struct qcow_image *image, uint64_t virtual_bytes)
+{
+    uint8_t field[8];
+    struct writer out = writer_of(field, sizeof(field));
+
+    writer_be64(&out, virtual_bytes);
+    struct err *err = host_file_write_bytes(image->file, field, sizeof(field), QCOW_HEADER_AT_SIZE);
+    if (err != NULL) {
+        host_file_give_up(image->file); /* what stands there is unknown */
+        return err;
+    }
+    TRY(host_file_sync(image->file));
+    image->header.virtual_bytes = virtual_bytes;
+    return NULL;
+}
+
+/* Entries behind those of the old size lead to what must not come to light. */
+static bool has_entries_from(struct qcow_image *image, uint64_t first)
+{
+    bool has_any = false;
+
+    lock_acquire(&image->lock);
+    for (uint64_t i = first; i < image->l1.count; i++)
+        has_any = has_any || image->l1.entries[i] != 0;
+    lock_release(&image->lock);
+    return has_any;
+}
+
+/* From the old end on, as far as something else than zeros may show. */
+static struct err *zero_added(struct qcow_image *image, uint64_t from, uint64_t to)
+{
+    uint64_t end = align_up(from, image->cluster_bytes);
+
+    if (image->backing != NULL)
+        end = MAX(end, image->backing->virtual_bytes);
+    end = MIN(end, to);
+    if (end > from)
+        TRY(qcow_write_zeroes(&image->base, from, end - from, true));
+    return qcow_flush_settle(image);
+}
+
+static struct err *grow(struct qcow_image *image, uint64_t virtual_bytes)
+{
+    uint64_t before = image->base.virtual_bytes, kept = l1_count(image, before);
+    uint64_t count = MAX(l1_count(image, virtual_bytes), (uint64_t)image->header.l1_entries);
+
+    if (count > image->header.l1_entries || has_entries_from(image, kept))
+        TRY(replace_l1(image, before, kept, count));
+    image->base.virtual_bytes = virtual_bytes;
+    struct err *err = zero_added(image, before, virtual_bytes);
+    if (err == NULL)
+        err = publish_size(image, virtual_bytes);
+    if (err != NULL)
+        image->base.virtual_bytes = before;
+    return err;
+}
+
+static struct err *shrink(struct qcow_image *image, uint64_t virtual_bytes)
+{
+    uint64_t reach = (uint64_t)1 << qcow_header_l1_reach_bits(&image->header);
+    uint64_t kept = l1_count(image, virtual_bytes);
+    uint64_t end = MIN(align_up(virtual_bytes, reach), image->base.virtual_bytes);
+
+    if (end > virtual_bytes)
+        TRY(qcow_discard(&image->base, virtual_bytes, end - virtual_bytes));
+    return replace_l1(image, virtual_bytes, kept, MAX(kept, (uint64_t)1));
+}
+
+struct err *qcow_image_resize(struct block *block, uint64_t virtual_bytes)
+{
+    struct qcow_image *image = qcow_image_of(block);
+    struct err *err = check_size(image, virtual_bytes);
+
+    if (err == NULL && virtual_bytes > block->virtual_bytes)
+        err = grow(image, virtual_bytes);
+    else if (err == NULL && virtual_bytes < block->virtual_bytes)
+        err = shrink(image, virtual_bytes);
+    return err_wrap(err, "make image '%s' %" PRIu64 " bytes large", image->file->path,
+                    virtual_bytes);
+}
