@@ -6,9 +6,11 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "base/checked_math.h"
 #include "base/limits.h"
 #include "base/unit_test.h"
 #include "storage/disk_image.h"
+#include "storage/image_lock.h"
 
 #define DISK_BYTES (4u << 20)
 
@@ -247,6 +249,48 @@ TEST(a_disk_that_is_handed_over_is_free_for_others_until_it_is_taken_back)
     ASSERT_OK(block_close(disk));
 }
 
+/* Could another process write to this file? */
+static struct err *try_to_write(const char *name)
+{
+    int fd = open(at(name), O_RDONLY);
+
+    assert_true(fd >= 0);
+    struct err *err = image_lock_take(fd, at(name), IMAGE_LOCK_WRITER);
+    assert_int_equal(close(fd), 0);
+    return err;
+}
+
+TEST(every_layer_is_locked_but_while_the_disk_is_handed_over)
+{
+    static const char *const names[] = {"held.img", "held.000001.qcow2", "held.000002.qcow2"};
+
+    make_raw(names[0]);
+    struct block *disk = open_disk(names[0], "raw", DISK_IMAGE_WRITABLE);
+    for (size_t i = 1; i < ARRAY_COUNT(names); i++) {
+        const char *format = i == 1 ? "raw" : "qcow2";
+        ASSERT_OK(disk_image_create_overlay(at(names[i]), at(names[i - 1]), format, DISK_BYTES));
+        ASSERT_OK(disk_image_switch(&disk, at(names[i - 1]), format, at(names[i])));
+    }
+
+    for (size_t i = 0; i < ARRAY_COUNT(names); i++)
+        assert_fails(try_to_write(names[i]), ERR_DENIED);
+    ASSERT_OK(disk_image_hand_over(disk));
+    for (size_t i = 0; i < ARRAY_COUNT(names); i++)
+        ASSERT_OK(try_to_write(names[i]));
+
+    /* Somebody has one of the layers: nothing is taken back, and nothing is kept. */
+    int fd = open(at(names[1]), O_RDONLY);
+    ASSERT_OK(image_lock_take(fd, names[1], IMAGE_LOCK_WRITER));
+    assert_fails(disk_image_take_back(disk), ERR_DENIED);
+    ASSERT_OK(try_to_write(names[0]));
+    ASSERT_OK(try_to_write(names[2]));
+    assert_int_equal(close(fd), 0);
+    ASSERT_OK(disk_image_take_back(disk));
+    for (size_t i = 0; i < ARRAY_COUNT(names); i++)
+        assert_fails(try_to_write(names[i]), ERR_DENIED);
+    ASSERT_OK(block_close(disk));
+}
+
 TEST(what_can_not_be_opened_says_why)
 {
     make_raw("plain.img");
@@ -351,6 +395,7 @@ int main(void)
         cmocka_unit_test(a_prepared_switch_opens_nothing),
         cmocka_unit_test(a_disk_in_use_is_refused),
         cmocka_unit_test(a_disk_that_is_handed_over_is_free_for_others_until_it_is_taken_back),
+        cmocka_unit_test(every_layer_is_locked_but_while_the_disk_is_handed_over),
         cmocka_unit_test(what_can_not_be_opened_says_why),
         cmocka_unit_test(a_backing_file_elsewhere_is_opened_where_the_operator_allows_it),
         cmocka_unit_test(a_chain_works_past_the_page_cache),

@@ -144,6 +144,11 @@ TEST(a_running_disk_goes_on_with_the_merged_layer)
     ASSERT_OK(disk_image_swap_layers(disk, at("vm.000006.qcow2"), &gone));
     assert_int_equal(gone, 3);
     expect_model(disk);
+    /* It holds the new file's lock, and no more those of the files that are not its own any more.
+     */
+    must("qemu-io -f qcow2 -c 'write 0 512' vm.000006.qcow2 2>&1 | grep -E 'Failed to get|denied'");
+    must("qemu-img info vm.000004.qcow2");
+    must("chmod 644 vm.000004.qcow2 && qemu-io -f qcow2 -c 'discard 0 512' vm.000004.qcow2");
     change(disk);
     expect_model(disk);
 

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * changes_command.c - see changes_command.h. Tested by: tests/system/disk_layers_test.py
+ * changes_command.c - see changes_command.h. Tested by: tests/system/disk_changes_test.py
  */
 #include "tools/vm-disk/changes_command.h"
 

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * disk_tracking.c - see disk_tracking.h. Tested by: tests/system/disk_layers_test.py
+ * disk_tracking.c - see disk_tracking.h. Tested by: tests/system/disk_changes_test.py
  */
 #include "vmm/machine/disk_tracking.h"
 
