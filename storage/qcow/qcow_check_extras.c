@@ -16,6 +16,11 @@
 #define BITMAPS_MAX             65535u
 #define DIRECTORY_BYTES_MAX     (64 * MIB)
 #define BITMAP_TABLE_MAX        0x8000000u
+#define BITMAP_FLAGS_RESERVED   (~(uint32_t)7)
+#define BITMAP_FLAG_EXTRA       4u
+#define BITMAP_TYPE_DIRTY       1u
+#define BITMAP_GRANULARITY_MAX  31u
+#define BITMAP_NAME_BYTES_MAX   1023u
 #define DIRECTORY_ENTRY_BYTES   24u
 #define TABLE_ENTRY_OFFSET_MASK 0x00fffffffffffe00u
 
@@ -88,7 +93,8 @@ static struct err *check_directory(struct qcow_check *check, struct reader *in)
     for (uint32_t i = 0; i < check->header.bitmap_count; i++) {
         uint64_t table_offset = reader_be64(in);
         uint32_t entries = reader_be32(in);
-        reader_skip(in, 6); /* flags, type, granularity */
+        uint32_t flags = reader_be32(in);
+        uint8_t type = reader_u8(in), granularity_bits = reader_u8(in);
         size_t name_bytes = reader_be16(in);
         size_t extra_bytes = reader_be32(in);
         size_t bytes = DIRECTORY_ENTRY_BYTES + name_bytes + extra_bytes;
@@ -98,8 +104,16 @@ static struct err *check_directory(struct qcow_check *check, struct reader *in)
             qcow_check_error(check, "the directory of bitmaps is cut short");
             return NULL;
         }
+        if ((flags & BITMAP_FLAGS_RESERVED) != 0 || type != BITMAP_TYPE_DIRTY ||
+            granularity_bits > BITMAP_GRANULARITY_MAX || name_bytes == 0 ||
+            name_bytes > BITMAP_NAME_BYTES_MAX ||
+            (extra_bytes > 0 && (flags & BITMAP_FLAG_EXTRA) == 0))
+            qcow_check_error(check, "entry %" PRIu32 " of the directory of bitmaps is malformed",
+                             i);
         TRY(check_bitmap(check, table_offset, entries));
     }
+    if (reader_left(in) > 0)
+        qcow_check_error(check, "the directory of bitmaps is %zu bytes too long", reader_left(in));
     return NULL;
 }
 
@@ -116,7 +130,8 @@ struct err *qcow_check_bitmaps(struct qcow_check *check)
         qcow_check_error(check, "the header says that bitmaps are kept, but names none");
         return NULL;
     }
-    if (header->bitmap_count > BITMAPS_MAX ||
+    if (header->bitmap_count == 0 || header->bitmap_count > BITMAPS_MAX ||
+        header->bitmap_directory_bytes == 0 ||
         header->bitmap_directory_bytes > DIRECTORY_BYTES_MAX ||
         header->bitmap_directory_offset % check->cluster_bytes != 0) {
         qcow_check_error(check,

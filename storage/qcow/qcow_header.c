@@ -131,6 +131,9 @@ static struct err *check_table(const struct qcow_header *header, const char *wha
     if (offset % cluster_bytes != 0)
         return err_new(ERR_INVALID, "the %s at %" PRIu64 " is not aligned to a cluster", what,
                        offset);
+    if (offset > DISK_BYTES_MAX)
+        return err_new(ERR_INVALID, "the %s at %" PRIu64 " lies past the end of any file", what,
+                       offset);
     if (bytes == 0)
         return NULL;
     if (offset == 0)
@@ -220,14 +223,13 @@ static struct err *parse_extensions(struct reader *in, struct qcow_header *heade
     while (reader_left(in) >= EXTENSION_HEADER_BYTES) {
         uint32_t type = reader_be32(in);
         uint32_t len = reader_be32(in);
-        if (type == QCOW_EXTENSION_END)
-            break;
-
         const uint8_t *data = reader_take(in, len);
         if (data == NULL)
             return err_new(ERR_INVALID,
                            "header extension 0x%08" PRIx32 " of %" PRIu32 " bytes does not fit",
                            type, len);
+        if (type == QCOW_EXTENSION_END)
+            break;
         if (type == QCOW_EXTENSION_BACKING_FORMAT) {
             if (len >= sizeof(header->backing_format) || header->backing_format[0] != '\0')
                 return err_new(ERR_INVALID, "the backing format's extension is malformed");

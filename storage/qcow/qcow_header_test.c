@@ -127,6 +127,7 @@ TEST(every_bound_is_enforced)
         {56, 129, 4, ERR_INVALID, "refcount table of 129"},
         {60, 65537, 4, ERR_INVALID, "internal snapshots"},
         {64, 512, 8, ERR_INVALID, "not aligned"},
+        {64, (uint64_t)1 << 60, 8, ERR_INVALID, "past the end of any"},
         {72, 4, 8, ERR_INCOMPATIBLE, "external data file"},
         {72, 16, 8, ERR_INVALID, "too small"}, /* extended: half the reach */
         {72, 32, 8, ERR_INCOMPATIBLE, "unknown feature '?' (bit 5)"},

@@ -83,21 +83,32 @@ static struct err *clear_autoclear(struct qcow_image *image)
     return host_file_sync(image->file);
 }
 
+static struct err *refuse_errors(uint64_t errors)
+{
+    if (errors == 0)
+        return NULL;
+    return err_new(ERR_STATE,
+                   "the image was not closed properly, and %llu errors in it can not be repaired; "
+                   "see 'vm-disk check'",
+                   (unsigned long long)errors);
+}
+
 /* qcow2, "incompatible_features", "Dirty bit": refcounts may be wrong, so they are made anew before
  * anything is allocated by them. */
 static struct err *repair_dirty(struct qcow_image *image)
 {
+    struct qcow_check_report found;
     struct qcow_repair_report report;
 
     if (image->base.is_read_only || (image->header.incompatible & QCOW_INCOMPATIBLE_DIRTY) == 0 ||
         (image->header.incompatible & QCOW_INCOMPATIBLE_CORRUPT) != 0)
         return NULL;
+    /* What has to be refused in the end is not touched. */
+    TRY(qcow_header_check_writable(&image->header));
+    TRY(qcow_check(image->file, NULL, &found));
+    TRY(refuse_errors(found.errors - found.flag_errors - found.count_errors));
     TRY(qcow_repair(image->file, QCOW_REPAIR_ALL, NULL, &report));
-    if (report.after.errors > 0)
-        return err_new(ERR_STATE,
-                       "the image was not closed properly, and %llu errors in it can not be "
-                       "repaired; see 'vm-disk check'",
-                       (unsigned long long)report.after.errors);
+    TRY(refuse_errors(report.after.errors));
     log_warning("image was not closed properly, repaired", "image=%s errors=%llu leaks=%llu",
                 image->file->path, (unsigned long long)report.before.errors,
                 (unsigned long long)report.before.leaks);
