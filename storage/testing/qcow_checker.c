@@ -50,7 +50,8 @@ void checked_refer(struct checked_walk *walk, enum checked_use use, uint64_t off
     if (bytes == 0)
         return;
     uint64_t end = divide_up(offset + bytes, image->cluster_bytes);
-    for (uint64_t cluster = first; cluster < MIN(end, image->cluster_count); cluster++) {
+    /* One more than the file has: references may reach a little behind its end. */
+    for (uint64_t cluster = first; cluster < MIN(end, image->cluster_count + 1); cluster++) {
         walk->references[cluster] += references;
         walk->uses[cluster] |= (uint8_t)use;
         if (!checked_may_go_on(walk, 1))
@@ -149,7 +150,7 @@ static void check_copied(struct checked_walk *walk, const char *what, uint64_t e
     if (is_copied != (count == 1))
         checked_complain(walk, "%s 0x%llx contradicts the count %llu", what,
                          (unsigned long long)entry, (unsigned long long)count);
-    if (is_copied && cluster < walk->image.cluster_count && walk->references[cluster] > 1) {
+    if (is_copied && cluster <= walk->image.cluster_count && walk->references[cluster] > 1) {
         walk->verdict.hazards++;
         checked_complain(walk, "%s 0x%llx could be written in place and has %u references", what,
                          (unsigned long long)entry, walk->references[cluster]);
@@ -178,16 +179,18 @@ static void check_active(struct checked_walk *walk)
 
 static void check_clusters(struct checked_walk *walk)
 {
-    for (uint64_t cluster = 0; cluster < walk->image.cluster_count; cluster++) {
+    for (uint64_t cluster = 0; cluster <= walk->image.cluster_count; cluster++) {
         uint64_t count = checked_count(&walk->image, cluster);
         uint32_t references = walk->references[cluster];
         uint8_t uses = walk->uses[cluster];
         if (count < references)
             checked_complain(walk, "cluster %llu has %u references and a count of %llu",
                              (unsigned long long)cluster, references, (unsigned long long)count);
-        if (count > references)
+        if (count > references && cluster < walk->image.cluster_count)
             walk->verdict.leaks++;
-        if ((uses & (uses - 1)) != 0)
+        /* Packed and plain data may share a cluster, if strangely: neither is written in place. */
+        bool is_guest_data = (uses & ~USES_OF_GUEST) == 0;
+        if (!is_guest_data && (uses & (uses - 1)) != 0)
             checked_complain(walk, "cluster %llu has more than one use: 0x%x",
                              (unsigned long long)cluster, uses);
         if ((uses & ~USES_SHARED) != 0 && references > 1)
