@@ -9,6 +9,10 @@
  *   write OFFSET LEN STAMP            each sector a number all over: STAMP, STAMP + 1 ...
  *   zero|unmap|discard OFFSET LEN
  *   flush | close
+ *   switch PATH OVERLAY               freezes the open disk, which goes on with a new overlay
+ *   merge NEWEST COUNT                sealed layers below the open disk into one
+ *   snapshot create|apply|delete PATH NAME
+ *   dump RAW                          all of the open disk
  *   compare RAW OFFSET LEN            does the open disk read as that file does?
  *   check PATH                        the independent checker: errors, leaks, hazards, the first
  *   view PATH SNAPSHOT BACKING RAW OFFSET LEN
@@ -31,7 +35,10 @@
 #include "base/limits.h"
 #include "storage/disk_image.h"
 #include "storage/host_file.h"
+#include "storage/layer_merge.h"
 #include "storage/qcow/qcow_create.h"
+#include "storage/qcow/qcow_snapshot.h"
+#include "storage/testing/planned_request.h"
 #include "storage/testing/qcow_checker.h"
 #include "storage/testing/sector_stamp.h"
 
@@ -132,7 +139,9 @@ static struct err *do_write(uint64_t offset, uint64_t len, uint64_t stamp)
 
     for (uint64_t i = 0; i < len / SECTOR_BYTES; i++)
         stamp_sector(request + i * SECTOR_BYTES, stamp + i);
-    /* Split somewhere: guests hand over pieces too. */
+    /* Planned as by the engine, or split somewhere: guests hand over pieces too. */
+    if (stamp % 2 == 0)
+        return planned_write(disk, request, (size_t)len, offset, NULL);
     return first == 0 ? block_write(disk, iovs + 1, 1, offset) : block_write(disk, iovs, 2, offset);
 }
 
@@ -162,7 +171,10 @@ static struct err *do_compare(const struct words *words)
     for (size_t part; offset < end; offset += part) {
         part = (size_t)MIN(CHUNK_BYTES, end - offset);
         struct iovec iov = {request, part};
-        TRY(block_read(disk, &iov, 1, offset));
+        if (offset / CHUNK_BYTES % 2 == 0)
+            TRY(planned_read(disk, request, part, offset, NULL));
+        else
+            TRY(block_read(disk, &iov, 1, offset));
         TRY(read_raw(fd, offset, part, expected));
         for (size_t i = 0; i < part; i++)
             if (request[i] != expected[i])
@@ -170,6 +182,54 @@ static struct err *do_compare(const struct words *words)
                                offset + i, request[i], expected[i]);
     }
     return NULL;
+}
+
+static struct err *do_dump(const char *path)
+{
+    CLEANUP(cleanup_fd) int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+
+    if (fd < 0)
+        return err_new(ERR_IO, "create '%s'", path);
+    for (uint64_t at = 0, part; at < disk->virtual_bytes; at += part) {
+        part = MIN((uint64_t)CHUNK_BYTES, disk->virtual_bytes - at);
+        TRY(planned_read(disk, request, (size_t)part, at, NULL));
+        if (pwrite(fd, request, (size_t)part, (off_t)at) != (ssize_t)part)
+            return err_new(ERR_IO, "write '%s'", path);
+    }
+    return NULL;
+}
+
+static struct err *do_switch(const char *path, const char *overlay)
+{
+    TRY(disk_image_create_overlay(overlay, path, "qcow2", disk->virtual_bytes));
+    return disk_image_switch(&disk, path, "qcow2", overlay);
+}
+
+static struct err *do_merge(const char *newest, unsigned count)
+{
+    struct disk_image_name name = {.path = newest, .format = "qcow2"};
+    struct layer_merge_result result;
+    unsigned gone;
+
+    TRY(layer_merge(&name, count, NULL, &result));
+    return disk_image_swap_layers(disk, newest, &gone);
+}
+
+static struct err *do_snapshot(const struct words *words)
+{
+    const char *kind = text(words, 1), *path = text(words, 2), *name = text(words, 3);
+    struct host_file *file = NULL;
+    struct err *err;
+
+    TRY(host_file_from_fd(open(path, O_RDWR | O_CLOEXEC), path, &file));
+    if (strcmp(kind, "create") == 0)
+        err = qcow_snapshot_create(file, name, 1);
+    else if (strcmp(kind, "apply") == 0)
+        err = qcow_snapshot_apply(file, name);
+    else
+        err = qcow_snapshot_delete(file, name);
+    host_file_destroy(file);
+    return err;
 }
 
 static struct err *do_check(const struct words *words)
@@ -253,6 +313,12 @@ static struct err *do_request(const struct words *words)
         return err_new(ERR_STATE, "no disk is open");
     if (strcmp(name, "compare") == 0)
         return do_compare(words);
+    if (strcmp(name, "dump") == 0)
+        return do_dump(text(words, 1));
+    if (strcmp(name, "switch") == 0)
+        return do_switch(text(words, 1), text(words, 2));
+    if (strcmp(name, "merge") == 0)
+        return do_merge(text(words, 1), (unsigned)len);
     if (len > REQUEST_MAX)
         return err_new(ERR_INVALID, "a request of %" PRIu64 " bytes is too long", len);
     if (strcmp(name, "write") == 0)
@@ -282,6 +348,8 @@ static struct err *do_command(const struct words *words, bool *out_answered)
         return do_close();
     if (strcmp(name, "view") == 0)
         return do_view(words);
+    if (strcmp(name, "snapshot") == 0)
+        return do_snapshot(words);
     *out_answered = strcmp(name, "check") == 0;
     return *out_answered ? do_check(words) : do_request(words);
 }

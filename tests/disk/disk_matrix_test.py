@@ -35,7 +35,7 @@ def run_cell(seed, options, arguments, totals):
     cell = Cell(folder, options, chance)
     trouble = None
     try:
-        totals["refusals"] += cell.run(arguments.turns, arguments.operations)
+        cell.run(arguments.turns, arguments.operations)
     except (Failure, Refused) as failure:
         trouble = str(failure)
     code = cell.finish()
@@ -68,7 +68,7 @@ def main():
         return SKIPPED
 
     started = time.monotonic()
-    totals = {"cells": 0, "operations": 0, "refusals": 0, "failures": 0}
+    totals = {"cells": 0, "operations": 0, "failures": 0}
     if arguments.cell is not None:
         run_cell(arguments.cell, None, arguments, totals)
     elif arguments.all:

@@ -2,7 +2,7 @@
 """One cell of the matrix: an image is made, changed by turns, and judged after each turn."""
 
 from ferrydisk.model import SECTOR, Model
-from ferrydisk.programs import Exerciser, Failure, Refused, qemu_img, qemu_io
+from ferrydisk.programs import Exerciser, Failure, qemu_img, qemu_io
 
 IMAGE = "disk.qcow2"
 MODEL = "model.raw"
@@ -169,22 +169,29 @@ class Cell:
                 commands.append(f"{command} {offset} {length}")
         qemu_io(self.folder, IMAGE, commands)
 
+    def snapshot(self, kind, name):
+        """By QEMU or by us."""
+        if self.random.random() < 0.5:
+            qemu_img(self.folder, "snapshot", f"-{kind[0]}", name, IMAGE)
+        else:
+            self.exerciser.do("snapshot", kind, IMAGE, name)
+
     def change_snapshots(self):
         """Creates one up to as many as wanted, or applies or deletes one."""
         kind = self.random.choice(("create", "create", "apply", "delete"))
         if not self.snapshots or (kind == "create" and
                                   len(self.snapshots) < self.options.snapshots):
             name = f"s{self.done}"
-            qemu_img(self.folder, "snapshot", "-c", name, IMAGE)
+            self.snapshot("create", name)
             self.model.copy_to(f"{name}.raw")
             self.snapshots[name] = self.model.size
             return
         name = self.random.choice(sorted(self.snapshots))
         if kind == "apply":
-            qemu_img(self.folder, "snapshot", "-a", name, IMAGE)
+            self.snapshot("apply", name)
             self.model.take_from(f"{name}.raw", self.snapshots[name])
         else:
-            qemu_img(self.folder, "snapshot", "-d", name, IMAGE)
+            self.snapshot("delete", name)
             del self.snapshots[name]
             (self.folder / f"{name}.raw").unlink()
 
@@ -227,29 +234,21 @@ class Cell:
             self.exerciser.do("close")
 
     def run(self, turns, operations):
-        """Gives how often ours refused to write, which it may where there are snapshots."""
-        refusals = 0
+        """Makes the image, and lets both change it in turns."""
         self.make()
         self.judge()
         self.judge_by_us()
         for turn in range(turns):
             ours = (turn + self.done) % 2 == 0 if turn else self.random.random() < 0.5
-            try:
-                if ours:
-                    self.change_by_us(operations)
-            except Refused:
-                if not self.snapshots:
-                    raise
-                refusals += 1
-                ours = False
-            if not ours:
+            if ours:
+                self.change_by_us(operations)
+            else:
                 self.change_by_qemu(operations)
             self.judge()
             if self.options.snapshots:
                 self.change_snapshots()
                 self.judge()
             self.judge_by_us()
-        return refusals
 
 
 class _Sized:

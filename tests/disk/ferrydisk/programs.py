@@ -45,10 +45,11 @@ def qemu_io(folder, name, commands, extra=()):
 class Exerciser:
     """disk_exerciser, kept running."""
 
-    def __init__(self, folder):
+    def __init__(self, folder, variables=None):
         self.process = subprocess.Popen([(BUILD / "tests" / "disk-exerciser").resolve()],
                                         cwd=folder, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-                                        text=True, bufsize=1)
+                                        text=True, bufsize=1,
+                                        env={**os.environ, **(variables or {})})
 
     def do(self, *words):
         """One command; gives the lines of its answer but the `ok`, whose words are the last."""
