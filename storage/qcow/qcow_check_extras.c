@@ -99,7 +99,7 @@ static struct err *check_directory(struct qcow_check *check, struct reader *in)
         size_t extra_bytes = reader_be32(in);
         size_t bytes = DIRECTORY_ENTRY_BYTES + name_bytes + extra_bytes;
         reader_skip(in, name_bytes + extra_bytes);
-        reader_skip(in, MIN((size_t)align_up(bytes, 8) - bytes, reader_left(in)));
+        reader_skip(in, (size_t)align_up(bytes, 8) - bytes);
         if (!reader_ok(in)) {
             qcow_check_error(check, "the directory of bitmaps is cut short");
             return NULL;
