@@ -50,7 +50,7 @@ static struct err *prepare(struct host_file *file)
     struct qcow_header header;
 
     TRY(qcow_header_read(file, &header));
-    TRY(qcow_header_check_changeable(&header));
+    TRY(qcow_header_check_writable(&header));
     TRY(clear_autoclear(file, &header));
     return repair_dirty(file, &header);
 }

@@ -346,22 +346,11 @@ struct err *qcow_header_read(struct host_file *file, struct qcow_header *out_hea
     return qcow_header_parse(data, len, file_bytes, out_header);
 }
 
-struct err *qcow_header_check_changeable(const struct qcow_header *header)
+struct err *qcow_header_check_writable(const struct qcow_header *header)
 {
     if (header->incompatible & QCOW_INCOMPATIBLE_CORRUPT)
         return err_new(ERR_STATE, "the image is marked corrupt; repair a copy of it with "
                                   "'vm-disk check -r all'");
-    return NULL;
-}
-
-struct err *qcow_header_check_writable(const struct qcow_header *header)
-{
-    TRY(qcow_header_check_changeable(header));
-    if (header->has_bitmaps)
-        return err_new(ERR_INCOMPATIBLE,
-                       "the image holds persistent bitmaps, which can not be kept up; run the "
-                       "machine on an overlay of it, or remove them with 'qemu-img bitmap "
-                       "--remove'");
     return NULL;
 }
 

@@ -100,8 +100,7 @@ static inline uint32_t qcow_header_subcluster_bits(const struct qcow_header *hea
            (qcow_header_has_extended_l2(header) ? QCOW_EXTENDED_L2_SUBCLUSTER_BITS : 0);
 }
 
-/* Some images can be read but not changed as a whole, nor written: says which, and what to do. */
-ERR_RESULT qcow_header_check_changeable(const struct qcow_header *header);
+/* Some images can be read but not written: says which, and what to do. */
 ERR_RESULT qcow_header_check_writable(const struct qcow_header *header);
 
 /* Header, extensions and backing name; the rest of the buffer is zeroed. */

@@ -37,17 +37,27 @@ static void forget_tables(struct qcow_image *image) LOCK_UNCHECKED
 static void image_destroy(struct qcow_image *image)
 {
     forget_tables(image);
+    qcow_bitmap_track_finish(image);
     lock_condition_finish(&image->changed);
     lock_finish(&image->lock);
     host_file_destroy(image->file);
     free(image);
 }
 
+/* Clean and durable, its bitmaps too. */
+static struct err *settle(struct qcow_image *image, bool *out_is_stale)
+{
+    *out_is_stale = false;
+    TRY(qcow_flush_settle(image));
+    return image->base.is_read_only ? NULL : qcow_bitmap_track_save(image, out_is_stale);
+}
+
 /* The image is freed whatever happens; the first error is told. */
 static struct err *qcow_close(struct block *block)
 {
     struct qcow_image *image = qcow_image_of(block);
-    struct err *err = qcow_flush_settle(image);
+    bool is_stale;
+    struct err *err = settle(image, &is_stale);
 
     if (image->backing != NULL) {
         struct err *backing_err = block_close(image->backing);
@@ -72,14 +82,27 @@ static const struct block_ops qcow_image_ops = {
     .close = qcow_close,
 };
 
-/* qcow2, "autoclear_features": what is not known must be cleared before the image is changed. */
-static struct err *clear_autoclear(struct qcow_image *image)
-{
-    if (image->header.autoclear == 0)
-        return NULL;
+static const struct block_ops qcow_tracked_ops = {
+    .format = "qcow2",
+    .read = qcow_read,
+    .write = qcow_bitmap_tracked_write,
+    .flush = qcow_flush,
+    .write_zeroes = qcow_bitmap_tracked_zeroes,
+    .discard = qcow_bitmap_tracked_discard,
+    .close = qcow_close,
+};
 
-    TRY(host_file_write_bytes(image->file, (uint8_t[8]){0}, 8, QCOW_HEADER_AT_AUTOCLEAR));
-    image->header.autoclear = 0;
+/* qcow2, "autoclear_features": what is not known must be cleared before the image is changed. */
+static struct err *clear_autoclear(struct qcow_image *image, uint64_t kept)
+{
+    uint8_t field[8];
+    struct writer out = writer_of(field, sizeof(field));
+
+    if (image->header.autoclear == (image->header.autoclear & kept))
+        return NULL;
+    image->header.autoclear &= kept;
+    writer_be64(&out, image->header.autoclear);
+    TRY(host_file_write_bytes(image->file, field, sizeof(field), QCOW_HEADER_AT_AUTOCLEAR));
     return host_file_sync(image->file);
 }
 
@@ -91,6 +114,19 @@ static struct err *refuse_errors(uint64_t errors)
                    "the image was not closed properly, and %llu errors in it can not be repaired; "
                    "see 'vm-disk check'",
                    (unsigned long long)errors);
+}
+
+/* Bitmaps that can not be read can not be kept up either; then the image has none, rather than such
+ * as say less than is true. */
+static struct err *load_bitmaps(struct qcow_image *image)
+{
+    struct err *err = qcow_bitmap_track_load(image);
+
+    if (err == NULL || err_kind(err) != ERR_INVALID)
+        return err;
+    log_warning("bitmaps are malformed, they are given up", "reason=%s", err_message(err));
+    err_free(err);
+    return clear_autoclear(image, 0);
 }
 
 /* qcow2, "incompatible_features", "Dirty bit": refcounts may be wrong, so they are made anew before
@@ -179,7 +215,7 @@ static struct err *load(struct qcow_image *image)
     TRY(qcow_header_check_writable(&image->header));
     TRY(qcow_refcounts_load(&image->refcounts, image->file, &image->header));
     TRY(qcow_guard_load(&image->guard, image->file, &image->header, &image->l1, &image->refcounts));
-    return clear_autoclear(image);
+    return clear_autoclear(image, image->header.has_bitmaps ? QCOW_AUTOCLEAR_BITMAPS : 0);
 }
 
 struct err *qcow_image_reload(struct qcow_image *image)
@@ -191,6 +227,11 @@ struct err *qcow_image_reload(struct qcow_image *image)
         image->base.virtual_bytes = 0;
     }
     return err_wrap(err, "read image '%s' again", image->file->path);
+}
+
+static bool has_tracked_bitmaps(const struct qcow_image *image) LOCK_UNCHECKED
+{
+    return image->bitmaps.has_enabled;
 }
 
 struct err *qcow_image_open(struct host_file *file, bool is_read_only, struct block **out_block)
@@ -208,11 +249,15 @@ struct err *qcow_image_open(struct host_file *file, bool is_read_only, struct bl
     image->base.is_read_only = is_read_only;
     image->file = file;
     struct err *err = load(image);
+    if (err == NULL && !is_read_only)
+        err = load_bitmaps(image);
     if (err != NULL) {
         err = err_wrap(err, "open image '%s'", file->path);
         image_destroy(image);
         return err;
     }
+    if (has_tracked_bitmaps(image))
+        image->base.ops = &qcow_tracked_ops;
     *out_block = &image->base;
     return NULL;
 }
@@ -248,7 +293,12 @@ const struct qcow_header *qcow_image_header(struct block *block)
 
 struct err *qcow_image_seal(struct block *block)
 {
-    TRY(qcow_flush_settle(qcow_image_of(block)));
+    struct qcow_image *image = qcow_image_of(block);
+    bool is_stale;
+
+    TRY(settle(image, &is_stale));
+    if (is_stale)
+        TRY(qcow_image_reload(image));
     block->is_read_only = true;
     return NULL;
 }

@@ -14,6 +14,7 @@
 #include "storage/block.h"
 #include "storage/host_file.h"
 #include "storage/qcow/qcow_allocator.h"
+#include "storage/qcow/qcow_bitmap_track.h"
 #include "storage/qcow/qcow_claims.h"
 #include "storage/qcow/qcow_guard.h"
 #include "storage/qcow/qcow_header.h"
@@ -44,6 +45,7 @@ struct qcow_image {
     struct lock lock;
     struct lock_condition changed; /* a claim was removed, or a flush ended */
     struct qcow_claims claims GUARDED_BY(&lock);
+    struct qcow_bitmap_tracker bitmaps GUARDED_BY(&lock);
     struct qcow_l1 l1 GUARDED_BY(&lock);
     struct qcow_l2_cache l2 GUARDED_BY(&lock);
     struct qcow_refcounts refcounts GUARDED_BY(&lock); /* loaded once it may be written */

@@ -42,6 +42,10 @@ static struct err *check_size(const struct qcow_image *image, uint64_t virtual_b
                        "clusters of %" PRIu64 " bytes can not hold so much; copy the image to one "
                        "with larger ones ('vm-disk convert')",
                        image->cluster_bytes);
+    if ((image->header.autoclear & QCOW_AUTOCLEAR_BITMAPS) != 0)
+        return err_new(ERR_STATE,
+                       "the image has bitmaps, which are for its size; remove them first "
+                       "('vm-disk bitmap --remove')");
     if (image->context.has_backing && image->backing == NULL)
         return err_new(ERR_STATE, "its backing image is not open");
     return NULL;

@@ -296,11 +296,8 @@ class Checking(Operator):
             user.communicate(b"quit\n", timeout=20)
 
 
-@unittest.skipUnless(shutil.which("nbdkit") and shutil.which("nbdcopy") and
-                     (BUILD / "lib/ferry/nbdkit-ferry-plugin.so").exists(),
-                     "needs nbdkit, nbdcopy and the plugin (apt: nbdkit nbdkit-plugin-dev libnbd-bin)")
 class Changing(Operator):
-    """resize and snapshot."""
+    """resize, snapshot and bitmap."""
 
     def test_disks_grow_and_shrink(self):
         self.make_raw("a.raw", 8)
@@ -332,7 +329,28 @@ class Changing(Operator):
         self.assertIn("no such", self.disk("snapshot", "-d", "before", "a.qcow2", code=3))
         self.assertIn("one at a time", self.disk("snapshot", "-l", "-d", "x", "a.qcow2", code=1))
 
+    def test_bitmaps_say_what_was_written(self):
+        self.disk("create", "a.qcow2", "8M")
+        self.disk("bitmap", "--add", "-g", "4k", "a.qcow2", "mine")
+        self.call("qemu-io", "-f", "qcow2", "-c", "write 1M 10k", "a.qcow2")
+        self.call("qemu-img", "bitmap", "--add", "a.qcow2", "theirs")
+        self.call("qemu-io", "-f", "qcow2", "-c", "write 2M 1k", "a.qcow2")
+        self.disk("bitmap", "--disable", "a.qcow2", "theirs")
+        self.assertEqual([(one["name"], one["dirty_bytes"], one["enabled"], one["consistent"])
+                          for one in self.json("bitmap", "a.qcow2")["bitmaps"]],
+                         [("mine", 4 * 4096, True, True), ("theirs", 65536, False, True)])
+        self.disk("bitmap", "--merge", "theirs", "a.qcow2", "mine")
+        self.assertIn("76.0 KiB dirty", self.disk("bitmap", "a.qcow2"))
+        self.disk("bitmap", "--clear", "a.qcow2", "mine")
+        self.disk("bitmap", "--remove", "a.qcow2", "theirs")
+        self.assertIn("which bitmap", self.disk("bitmap", "--add", "a.qcow2", code=1))
+        self.assertIn("no bitmap", self.disk("bitmap", "--remove", "a.qcow2", "theirs", code=3))
+        self.call("qemu-img", "check", "-q", "a.qcow2")
 
+
+@unittest.skipUnless(shutil.which("nbdkit") and shutil.which("nbdcopy") and
+                     (BUILD / "lib/ferry/nbdkit-ferry-plugin.so").exists(),
+                     "needs nbdkit, nbdcopy and the plugin (apt: nbdkit nbdkit-plugin-dev libnbd-bin)")
 class Serving(Operator):
     """serve: clients that know nothing of us."""
 

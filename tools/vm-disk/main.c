@@ -6,6 +6,7 @@
 #include "base/thread.h"
 #include "tools/program_verb.h"
 #include "tools/vm-disk/bench_command.h"
+#include "tools/vm-disk/bitmap_command.h"
 #include "tools/vm-disk/changes_command.h"
 #include "tools/vm-disk/check_command.h"
 #include "tools/vm-disk/compare_command.h"
@@ -33,6 +34,7 @@ int main(int argc, char **argv)
         changes_command,
         resize_command,
         snapshot_command,
+        bitmap_command,
         serve_command,
         layers_command,
         bench_command,
