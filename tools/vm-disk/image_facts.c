@@ -101,7 +101,9 @@ struct err *image_chain_look(const char *path, const char *format,
         int below_fd = -1;
         TRY(image_folders_open(folders, above->path, above->header.backing_name, &below_fd,
                                &below_path));
-        struct err *err = look_at_next(chain, below_fd, below_path, above->header.backing_format);
+        char below_format[sizeof(above->header.backing_format)]; /* the list moves as it grows */
+        memcpy(below_format, above->header.backing_format, sizeof(below_format));
+        struct err *err = look_at_next(chain, below_fd, below_path, below_format);
         (void)close(below_fd);
         if (err != NULL)
             return err;
