@@ -4,11 +4,12 @@
  *
  * What a power cut may leave is the old size with the old content, or the new size:
  *
- *   grow    a longer L1 table is published first, with the old size. Behind the old end there may
- * be bytes that must not come to light: the rest of the last cluster, the state of a machine, a
- * longer backing file. They become zeros, durably; then the size is published. shrink  what is cut
- * off is discarded in the L2 table that the new end lies in; then the size is published together
- * with an L1 table that leads to nothing behind it.
+ * To grow, a longer L1 table is published first, with the old size. Behind the old end there may be
+ * bytes that must not come to light: the rest of the last cluster, the state of a machine, a longer
+ * backing file. They become zeros, durably; then the size is published.
+ *
+ * To shrink, what is cut off is discarded in the L2 table that the new end lies in; then the size
+ * is published together with an L1 table that leads to nothing behind it.
  */
 #include "storage/qcow/qcow_resize.h"
 

@@ -6,11 +6,14 @@
  * cut may leave: counts are never below the references, and nothing that two trees share is marked
  * as one that may be overwritten.
  *
- *   create   raise the counts of all that the active L1 table leads to; clear the flags there;
- * write a copy of the L1 table and a new snapshot table; publish the snapshot table apply    raise
- * the counts of all that the snapshot leads to; clear the flags there (a snapshot's flags are from
- * another time); write a copy of its L1 table; publish that, with the disk's size, as the active
- * one delete   write a new snapshot table without it; publish that
+ * create: raise the counts of all that the active L1 table leads to, and clear the flags there;
+ * write a copy of the L1 table and a new snapshot table; publish the latter.
+ *
+ * apply: raise the counts of all that the snapshot leads to, and clear the flags there, which are
+ * from another time; write a copy of its L1 table; publish that, with the disk's size, as the
+ * active one.
+ *
+ * delete: write a new snapshot table without it; publish that.
  *
  * The end of the edit lowers the counts of what was left behind, and sets the flags again where one
  * reference is left.

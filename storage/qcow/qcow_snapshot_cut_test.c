@@ -213,7 +213,8 @@ static void use_again(struct run *run, const struct cut_state *state)
     ASSERT_OK(block_write(disk, &iov, 1, 0));
     ASSERT_OK(block_close(disk));
     struct qcow_verdict verdict = qcow_checker_run(bytes, len);
-    if (verdict.errors > 0)
+    /* Without a mark nothing was repaired: a count may be too high beside a flag. */
+    if (run->shape->version >= 3 ? verdict.errors > 0 : verdict.hazards > 0)
         fail_msg("%s: used again after a cut: %s", run->shape->name, verdict.first);
     /* The disk is all zeros, as it was at its first step. */
     struct disk_history zeroed = run->history;
