@@ -6,7 +6,7 @@
 BUILD_PACKAGES="gcc libc6-dev cmake ninja-build pkg-config acpica-tools python3
     protobuf-c-compiler protobuf-compiler libprotobuf-c-dev liblz4-dev libxxhash-dev libssl-dev
     libjansson-dev libzstd-dev zlib1g-dev liburing-dev libcmocka-dev nbdkit-plugin-dev"
-TEST_PACKAGES="spin mandoc binutils openssl qemu-utils"
+TEST_PACKAGES="spin mandoc binutils openssl qemu-utils nbdkit libnbd-bin"
 LAB_PACKAGES="qemu-system-x86 qemu-utils busybox-static squashfs-tools cpio kmod iproute2 e2fsprogs
     sqlite3"
 
