@@ -49,6 +49,7 @@ class DiskChanges(Case):
         host.run("kill", "-9", host.machines()["m"]["pid"])
         host.wait_for_processes(0)
         guest.close()
+        host.wait_until_unlocked(self.changes)
         changed = self.copy_changes(host)
         self.assertLess(changed, DISK_BYTES)
         self.assertEqual(self.disk.read_bytes(), self.copy.read_bytes())
@@ -66,6 +67,7 @@ class DiskChanges(Case):
         host.run("vm-ctl", "quit", "m", "--wait", "10")
         host.wait_for_processes(0)
         guest.close()
+        host.wait_until_unlocked(self.changes)
         self.copy_changes(host)
         self.assertEqual(self.disk.read_bytes(), self.copy.read_bytes())
         # Somebody else writes: everything has changed.

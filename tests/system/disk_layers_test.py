@@ -54,6 +54,7 @@ class DiskLayers(Case):
                                      capture_output=True, text=True, check=False)
             self.assertIn("lock", refused.stderr + refused.stdout)
         self.end(host, guest)
+        host.wait_until_unlocked(active)
         subprocess.run(["qemu-img", "check", "-q", active], check=True)
 
         # Whether its layer was merged away, was merged into, or neither: every snapshot is whole.

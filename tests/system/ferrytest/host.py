@@ -1,16 +1,30 @@
 # SPDX-License-Identifier: Apache-2.0
 """A host of its own as far as Ferry can tell: own runtime, state and configuration folders."""
 
+import fcntl
 import json
 import os
 import pathlib
 import signal
+import struct
 
 from ferrytest.program import Program, process_state, wait_for
 
 ROOT = pathlib.Path(__file__).resolve().parents[3]
 REPORTS = "sanitizer"
 BUILD = pathlib.Path(os.environ.get("FERRY_BUILD", ROOT / "build" / "dev"))
+
+
+F_OFD_GETLK = 36 # not in Python's fcntl
+LOCK_BYTES = (100, 104) # the first of those that images are locked by, and how many
+
+
+def is_locked(path):
+    """Whether somebody holds one of an image's byte locks."""
+    wanted = struct.pack("hhqqi4x", fcntl.F_WRLCK, os.SEEK_SET, *LOCK_BYTES, 0)
+    with open(path, "rb") as file:
+        held = fcntl.fcntl(file, F_OFD_GETLK, wanted)
+    return struct.unpack("hhqqi4x", held)[0] != fcntl.F_UNLCK
 
 
 class Host:
@@ -99,6 +113,12 @@ class Host:
         """Waits until so many machine processes are left."""
         wait_for(f"{count} machine processes, not {len(self.machine_processes())}",
                  lambda: len(self.machine_processes()) == count, seconds)
+
+    @staticmethod
+    def wait_until_unlocked(path, seconds=20):
+        """Waits until nobody holds a lock on a file. The kernel closes the files of a process that
+        has ended one after the other, and a busy machine takes a while for many of them."""
+        wait_for(f"'{path}' is not locked any more", lambda: not is_locked(path), seconds)
 
     def close(self):
         """Ends all that this host still runs."""
