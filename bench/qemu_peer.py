@@ -48,7 +48,7 @@ class Qemu:
         self.console = ConsoleLog(self.folder / f"{name}.console")
         self.console.path.unlink(missing_ok=True)
         qmp_path = self.folder / f"{name}.qmp"
-        args = [QEMU, "-accel", "kvm", "-cpu", "host", "-m", str(memory_mib),
+        args = [QEMU, "-accel", "kvm", "-cpu", "host,-arch-capabilities", "-m", str(memory_mib),
                 "-M", "microvm,pit=on,pic=on,rtc=off,isa-serial=on", "-nodefaults",
                 "-display", "none", "-serial", f"file:{self.console.path}",
                 "-kernel", str(payload), "-append", command_line, "-no-reboot",
