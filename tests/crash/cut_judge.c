@@ -33,13 +33,19 @@
 #define LOG_DISCARD    4u
 #define STEP_WORDS     6
 
+/* One kind of fault: how often it was found, and where first. */
+struct finding {
+    uint64_t count;
+    char first[256];
+};
+
 struct judge {
     struct cut_judge base;
     struct record_log log;
     size_t *ends; /* owned: where in the log file each record ends */
     struct disk_history history;
-    uint64_t states, errors, hazards, content;
-    char first_error[160], first_hazard[160], first_content[160];
+    uint64_t states;
+    struct finding errors, hazards, content;
 };
 
 static void add_record(struct judge *judge, struct record record, size_t end)
@@ -180,10 +186,11 @@ static struct err *read_steps(struct judge *judge, const char *path)
     return NULL;
 }
 
-static void note(uint64_t *count, char first[160], const struct cut_state *state, const char *what)
+static void note(struct finding *finding, const struct cut_state *state, const char *what)
 {
-    if ((*count)++ == 0)
-        (void)snprintf(first, 160, "after %zu writes, %s: %s", state->cut, state->which, what);
+    if (finding->count++ == 0)
+        (void)snprintf(finding->first, sizeof(finding->first), "after %zu writes, %s: %s",
+                       state->cut, state->which, what);
 }
 
 static void judge_state(struct cut_judge *base, const struct cut_state *state)
@@ -194,12 +201,12 @@ static void judge_state(struct cut_judge *base, const struct cut_state *state)
 
     judge->states++;
     if (verdict.errors > 0 && !verdict.is_dirty)
-        note(&judge->errors, judge->first_error, state, verdict.first);
+        note(&judge->errors, state, verdict.first);
     if (verdict.hazards > 0)
-        note(&judge->hazards, judge->first_hazard, state, verdict.first);
+        note(&judge->hazards, state, verdict.first);
     if (!disk_history_allows(&judge->history, state->bytes, state->len, state->cut, trouble,
                              sizeof(trouble)))
-        note(&judge->content, judge->first_content, state, trouble);
+        note(&judge->content, state, trouble);
 }
 
 static struct err *run(char **words)
@@ -226,9 +233,9 @@ static struct err *run(char **words)
         },
         &judge.base);
     (void)printf("states %llu errors %llu hazards %llu content %llu\n%s\n%s\n%s\n",
-                 (unsigned long long)judge.states, (unsigned long long)judge.errors,
-                 (unsigned long long)judge.hazards, (unsigned long long)judge.content,
-                 judge.first_error, judge.first_hazard, judge.first_content);
+                 (unsigned long long)judge.states, (unsigned long long)judge.errors.count,
+                 (unsigned long long)judge.hazards.count, (unsigned long long)judge.content.count,
+                 judge.errors.first, judge.hazards.first, judge.content.first);
     record_log_finish(&judge.log);
     disk_history_finish(&judge.history);
     free(judge.ends);
