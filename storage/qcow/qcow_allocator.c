@@ -49,8 +49,9 @@ struct err *qcow_allocator_init(struct qcow_allocator *allocator, struct host_fi
         .tail = end,
         .reserve_count = MIN(MAX(RESERVE_BYTES_MIN >> header->cluster_bits, (uint64_t)1), max),
         .reserve_max = max,
-        /* Where a cluster is filled in parts, what is never written would take space for good. */
-        .may_preallocate = !qcow_header_has_extended_l2(header),
+        /* Where a cluster is filled in parts, what is never written would take space for good. One
+         * with a count of one bit can hold no more than one packed one. */
+        .may_preallocate = !qcow_header_has_extended_l2(header) && header->refcount_order > 0,
         .scan_end = end,
     };
     return NULL;
@@ -176,6 +177,18 @@ static void scan(struct qcow_allocator *allocator)
     allocator->scanned = end;
 }
 
+/* Brings what is reserved into the file: a host file system lets writes within the length of a file
+ * go side by side, and those that make it longer one by one. It takes no space. */
+static void lengthen(const struct qcow_allocator *allocator)
+{
+    uint64_t bytes, wanted = allocator->tail << allocator->cluster_bits;
+
+    struct err *err = host_file_size(allocator->file, &bytes);
+    if (err == NULL && bytes < wanted)
+        err = host_file_truncate(allocator->file, wanted);
+    err_free(err); /* the write will say so, if it must */
+}
+
 static struct err *reserve(struct qcow_allocator *allocator, uint64_t wanted)
 {
     uint64_t count = MIN(MAX(wanted, allocator->reserve_count), allocator->reserve_max);
@@ -184,6 +197,7 @@ static struct err *reserve(struct qcow_allocator *allocator, uint64_t wanted)
     TRY(count_run(allocator, allocator->tail, count, &allocator->reserved));
     allocator->tail += allocator->reserved.count;
     allocator->reserve_count = MIN(count * 2, allocator->reserve_max);
+    lengthen(allocator);
     if (allocator->may_preallocate && allocator->reserved.count > 0) {
         /* The host may say no: then the write will say so, if it must. */
         struct err *err = host_file_allocate(allocator->file,
@@ -271,22 +285,34 @@ void qcow_allocator_untake(struct qcow_allocator *allocator, const struct qcow_r
     }
 }
 
+/* Ends the file with what was taken, if the rest is all reserved; gives the host back what it
+ * reserved behind the end too. */
+static void shorten(const struct qcow_allocator *allocator)
+{
+    const struct qcow_run *reserved = &allocator->reserved;
+    uint64_t bytes;
+
+    struct err *err = host_file_size(allocator->file, &bytes);
+    uint64_t end = divide_up(bytes, (uint64_t)1 << allocator->cluster_bits);
+    bool is_last = err == NULL && end > reserved->first && end <= reserved->first + reserved->count;
+    if (is_last)
+        bytes = reserved->first << allocator->cluster_bits;
+    if (is_last || (err == NULL && allocator->may_preallocate))
+        err = host_file_truncate(allocator->file, bytes);
+    err_free(err); /* it only takes space */
+}
+
 void qcow_allocator_give_back(struct qcow_allocator *allocator)
 {
     struct qcow_run *reserved = &allocator->reserved;
-    uint64_t bytes;
 
     if (reserved->count == 0)
         return;
+    shorten(allocator);
     for (uint64_t i = 0; i < reserved->count; i++)
         err_free(qcow_refcounts_set(allocator->refcounts, reserved->first + i, 0));
     allocator->tail = MIN(allocator->tail, reserved->first);
     *reserved = (struct qcow_run){.first = reserved->first};
-    /* What the host reserved behind the end goes back with a truncation to the same size. */
-    struct err *err = host_file_size(allocator->file, &bytes);
-    if (err == NULL && allocator->may_preallocate)
-        err = host_file_truncate(allocator->file, bytes);
-    err_free(err); /* it only takes space */
 }
 
 /* Makes room for `count` more; false: no memory. */

@@ -9,6 +9,7 @@
 #include "storage/qcow/qcow_create.h"
 #include "storage/qcow/qcow_flush.h"
 #include "storage/qcow/qcow_image.h"
+#include "storage/qcow/qcow_image_internal.h"
 #include "storage/qcow/qcow_snapshot.h"
 #include "storage/qcow/qcow_write_list.h"
 #include "storage/testing/host_file_fake.h"
@@ -45,6 +46,16 @@ static struct err *write_part(struct fixture *fixture, uint64_t part, uint8_t va
 
     memset(data, value, sizeof(data));
     return block_write(fixture->disk, &iov, 1, part * PART_BYTES);
+}
+
+static struct qcow_run reserved_of(struct fixture *fixture)
+{
+    struct qcow_image *image = qcow_image_of(fixture->disk);
+
+    lock_acquire(&image->lock);
+    struct qcow_run run = image->allocator.reserved;
+    lock_release(&image->lock);
+    return run;
 }
 
 static uint64_t syncs_of_flush(struct fixture *fixture)
@@ -280,28 +291,41 @@ TEST(flushes_that_wait_for_one_share_the_next)
     free(fixture.bytes);
 }
 
+/* Writes within the length of a file need not wait for each other at the host. */
+TEST(what_is_reserved_lies_within_the_file_until_it_is_closed)
+{
+    struct fixture fixture;
+    uint64_t bytes;
+
+    set_up(&fixture);
+    ASSERT_OK(write_part(&fixture, 0, 1));
+    struct qcow_run reserved = reserved_of(&fixture);
+    assert_true(reserved.count > 0);
+    ASSERT_OK(host_file_size(fixture.file, &bytes));
+    assert_int_equal(bytes, (reserved.first + reserved.count) << CLUSTER_BITS);
+    ASSERT_OK(block_close(fixture.disk));
+    assert_int_equal(fixture.len, reserved.first << CLUSTER_BITS);
+    free(fixture.bytes);
+}
+
 TEST(a_discarded_cluster_is_used_again_only_after_a_flush)
 {
     struct fixture fixture;
-    uint64_t size_before, size_after;
 
     set_up(&fixture);
     for (uint64_t part = 0; part < 8; part++)
         ASSERT_OK(write_part(&fixture, part, 1));
     ASSERT_OK(block_flush(fixture.disk));
-    ASSERT_OK(host_file_size(fixture.file, &size_before));
 
+    uint64_t next = reserved_of(&fixture).first;
     ASSERT_OK(block_discard(fixture.disk, 0, 2 * 4096));
     ASSERT_OK(write_part(&fixture, 100, 2));
-    ASSERT_OK(host_file_size(fixture.file, &size_after));
-    assert_true(size_after > size_before);
+    assert_int_equal(reserved_of(&fixture).first, next + 1);
 
     ASSERT_OK(block_flush(fixture.disk));
-    ASSERT_OK(host_file_size(fixture.file, &size_before));
     ASSERT_OK(write_part(&fixture, 200, 3));
     ASSERT_OK(write_part(&fixture, 210, 3));
-    ASSERT_OK(host_file_size(fixture.file, &size_after));
-    assert_int_equal(size_after, size_before);
+    assert_int_equal(reserved_of(&fixture).first, next + 1);
     ASSERT_OK(block_close(fixture.disk));
     assert_int_equal(qcow_checker_run(fixture.bytes, fixture.len).leaks, 0);
     free(fixture.bytes);
@@ -447,6 +471,7 @@ int main(void)
         cmocka_unit_test(adjacent_metadata_is_one_write),
         cmocka_unit_test(a_flush_with_a_copied_table_makes_two_barriers),
         cmocka_unit_test(flushes_that_wait_for_one_share_the_next),
+        cmocka_unit_test(what_is_reserved_lies_within_the_file_until_it_is_closed),
         cmocka_unit_test(a_discarded_cluster_is_used_again_only_after_a_flush),
         cmocka_unit_test(a_guest_that_never_flushes_does_not_grow_the_file_for_ever),
         cmocka_unit_test(a_failed_barrier_is_never_taken_back),
