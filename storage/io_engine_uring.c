@@ -7,6 +7,7 @@
  *
  *     submit   plan -> begin writes -> one entry for each extent with a file -> in flight
  *                 \__ it would have to wait, somewhere ------------------------> pool
+ *              a few are prepared  -> submitted, so that the disk works meanwhile
  *     wait     enter the ring: submits what was prepared, waits for the first completion
  *              part completed as a whole -> the last one finishes the plan -> done
  *              part completed otherwise  -> once all parts have ended: plan dropped -> pool
@@ -36,6 +37,10 @@
 
 #define POOL_THREADS 4u
 #define ENTRIES_MIN  64u
+
+/* The disk gets so many at once while more are being planned: with all of a round submitted at its
+ * end it would stand idle meanwhile. Each submission is a system call, so not one by one. */
+#define SUBMIT_BATCH 4u
 
 struct uring_engine {
     struct io_engine base;
@@ -211,6 +216,8 @@ static void uring_submit(struct io_engine *engine, struct io_request *request)
         io_pool_submit(self->pool, request);
     else if (request->parts_left == 0)
         end_request(self, request);
+    else if (io_uring_sq_ready(&self->ring) >= SUBMIT_BATCH)
+        (void)io_uring_submit(&self->ring); /* what fails now is submitted when waiting */
 }
 
 static void uring_recall(struct io_engine *engine, struct io_list *recalled)
