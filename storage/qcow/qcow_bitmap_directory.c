@@ -24,7 +24,6 @@
 #define TYPE_DIRTY          1u
 #define DATA_BYTES_MAX      (512 * MIB) /* of one */
 #define DATA_BYTES_TOTAL    (1 * GIB)   /* of all, in memory */
-#define TABLE_OFFSET_MASK   0x00fffffffffffe00u
 
 uint64_t qcow_bitmap_bit_count(uint64_t virtual_bytes, unsigned granularity_bits)
 {
@@ -99,9 +98,9 @@ static bool can_be_relied_on(const struct qcow_bitmap *bitmap)
 static struct err *load_part(struct host_file *file, uint64_t entry, uint64_t cluster_bytes,
                              uint8_t *out_bits, size_t len)
 {
-    uint64_t offset = entry & TABLE_OFFSET_MASK;
+    uint64_t offset = entry & QCOW_OFFSET_MASK;
 
-    if ((entry & ~(TABLE_OFFSET_MASK | 1)) != 0 || offset % cluster_bytes != 0 ||
+    if ((entry & ~(QCOW_OFFSET_MASK | 1)) != 0 || offset % cluster_bytes != 0 ||
         (offset != 0 && (entry & 1) != 0))
         return err_new(ERR_INVALID, "its table has the entry 0x%" PRIx64, entry);
     if (offset != 0)

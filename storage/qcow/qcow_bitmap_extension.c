@@ -98,15 +98,6 @@ static struct err *write_durably(struct host_file *file, const void *data, size_
     return host_file_sync(file);
 }
 
-static struct err *write_number(struct host_file *file, uint64_t value, uint64_t offset)
-{
-    uint8_t field[8];
-    struct writer out = writer_of(field, sizeof(field));
-
-    writer_be64(&out, value);
-    return write_durably(file, field, sizeof(field), offset);
-}
-
 static void build_data(struct writer *out, const struct qcow_bitmap_place *place)
 {
     writer_be32(out, place->count);
@@ -127,11 +118,12 @@ static struct err *insert(struct host_file *file, const struct extensions *found
     TRY(check_room(found));
     if (name_at != 0) {
         TRY(write_durably(file, header->backing_name, header->backing_bytes, name_at));
-        TRY(write_number(file, name_at, QCOW_HEADER_AT_BACKING));
+        TRY(qcow_header_write_field(file, QCOW_HEADER_AT_BACKING, name_at));
     }
     build_data(&out, place);
     TRY(write_durably(file, data, sizeof(data), found->end_at + HEAD_BYTES));
-    return write_number(file, (uint64_t)QCOW_EXTENSION_BITMAPS << 32 | DATA_BYTES, found->end_at);
+    return qcow_header_write_field(file, found->end_at,
+                                   (uint64_t)QCOW_EXTENSION_BITMAPS << 32 | DATA_BYTES);
 }
 
 static struct err *set_trusted(struct host_file *file, const struct qcow_header *header,
@@ -139,15 +131,15 @@ static struct err *set_trusted(struct host_file *file, const struct qcow_header 
 {
     uint64_t others = header->autoclear & ~QCOW_AUTOCLEAR_BITMAPS;
 
-    return write_number(file, others | (is_trusted ? QCOW_AUTOCLEAR_BITMAPS : 0),
-                        QCOW_HEADER_AT_AUTOCLEAR);
+    return qcow_header_write_field(file, QCOW_HEADER_AT_AUTOCLEAR,
+                                   others | (is_trusted ? QCOW_AUTOCLEAR_BITMAPS : 0));
 }
 
 /* An extension between others stays where it is; without the bit it means nothing. */
 static struct err *withdraw(struct host_file *file, const struct extensions *found)
 {
     TRY(set_trusted(file, &found->header, false));
-    return found->is_ours_last ? write_number(file, 0, found->ours_at) : NULL;
+    return found->is_ours_last ? qcow_header_write_field(file, found->ours_at, 0) : NULL;
 }
 
 struct err *qcow_bitmap_extension_publish(struct host_file *file,

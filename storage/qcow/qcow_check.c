@@ -95,12 +95,7 @@ struct err *qcow_check_init(struct qcow_check *check, struct host_file *file,
     TRY(qcow_header_read(file, &check->header));
     check->cluster_bytes = (uint64_t)1 << check->header.cluster_bits;
     check->end_cluster = divide_up(file_bytes, check->cluster_bytes);
-    check->context = (struct qcow_entry_context){
-        .version = check->header.version,
-        .cluster_bits = check->header.cluster_bits,
-        .subcluster_bits = qcow_header_subcluster_bits(&check->header),
-        .has_backing = check->header.backing_name[0] != '\0',
-    };
+    check->context = qcow_entry_context_of(&check->header);
     check->report = (struct qcow_check_report){
         .cluster_bytes = check->cluster_bytes,
         .total_clusters = divide_up(check->header.virtual_bytes, check->cluster_bytes),

@@ -13,16 +13,15 @@
 #include "storage/qcow/qcow_check_internal.h"
 #include "storage/qcow/qcow_snapshot_table.h"
 
-#define BITMAPS_MAX             65535u
-#define DIRECTORY_BYTES_MAX     (64 * MIB)
-#define BITMAP_TABLE_MAX        0x8000000u
-#define BITMAP_FLAGS_RESERVED   (~(uint32_t)7)
-#define BITMAP_FLAG_EXTRA       4u
-#define BITMAP_TYPE_DIRTY       1u
-#define BITMAP_GRANULARITY_MAX  31u
-#define BITMAP_NAME_BYTES_MAX   1023u
-#define DIRECTORY_ENTRY_BYTES   24u
-#define TABLE_ENTRY_OFFSET_MASK 0x00fffffffffffe00u
+#define BITMAPS_MAX            65535u
+#define DIRECTORY_BYTES_MAX    (64 * MIB)
+#define BITMAP_TABLE_MAX       0x8000000u
+#define BITMAP_FLAGS_RESERVED  (~(uint32_t)7)
+#define BITMAP_FLAG_EXTRA      4u
+#define BITMAP_TYPE_DIRTY      1u
+#define BITMAP_GRANULARITY_MAX 31u
+#define BITMAP_NAME_BYTES_MAX  1023u
+#define DIRECTORY_ENTRY_BYTES  24u
 
 struct err *qcow_check_snapshots(struct qcow_check *check)
 {
@@ -50,10 +49,10 @@ struct err *qcow_check_snapshots(struct qcow_check *check)
 /* One entry of a bitmap's table: bits that are all zero or all one need no cluster. */
 static struct err *check_bitmap_entry(struct qcow_check *check, uint64_t entry)
 {
-    uint64_t offset = entry & TABLE_ENTRY_OFFSET_MASK;
+    uint64_t offset = entry & QCOW_OFFSET_MASK;
     bool is_usable;
 
-    if ((entry & ~(TABLE_ENTRY_OFFSET_MASK | 1)) != 0 || offset % check->cluster_bytes != 0 ||
+    if ((entry & ~(QCOW_OFFSET_MASK | 1)) != 0 || offset % check->cluster_bytes != 0 ||
         (offset != 0 && (entry & 1) != 0)) {
         qcow_check_error(check, "the entry 0x%" PRIx64 " of a bitmap is malformed", entry);
         return NULL;

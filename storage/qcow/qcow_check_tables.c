@@ -11,8 +11,6 @@
 #include "base/cleanup.h"
 #include "storage/qcow/qcow_check_internal.h"
 
-#define L1_OFFSET_MASK 0x00fffffffffffe00u
-
 /* One L2 table while it is walked. */
 struct table {
     uint64_t offset;
@@ -39,11 +37,11 @@ static struct err *check_copied(struct qcow_check *check, uint64_t offset, bool 
 
 static struct err *check_l1_entry(struct qcow_check *check, uint64_t entry, bool is_active)
 {
-    uint64_t offset = entry & L1_OFFSET_MASK;
+    uint64_t offset = entry & QCOW_OFFSET_MASK;
     enum qcow_owner before;
     bool is_usable = false;
 
-    if ((entry & ~(L1_OFFSET_MASK | QCOW_ENTRY_COPIED)) != 0 ||
+    if ((entry & ~(QCOW_OFFSET_MASK | QCOW_ENTRY_COPIED)) != 0 ||
         offset % check->cluster_bytes != 0 || (offset == 0 && entry != 0)) {
         qcow_check_error(check, "the L1 entry 0x%" PRIx64 " is malformed", entry);
         return NULL;

@@ -18,31 +18,14 @@
 
 #define SECTOR_BYTES 512u
 
-static struct err *write_field(struct host_file *file, uint64_t value, uint64_t offset)
-{
-    uint8_t field[8];
-    struct writer out = writer_of(field, sizeof(field));
-
-    writer_be64(&out, value);
-    TRY(host_file_write_bytes(file, field, sizeof(field), offset));
-    return host_file_sync(file);
-}
-
 /* qcow2, "autoclear_features": unknown ones go before the image is changed. */
 static struct err *clear_autoclear(struct host_file *file, const struct qcow_header *header)
 {
     uint64_t kept = header->has_bitmaps ? header->autoclear & QCOW_AUTOCLEAR_BITMAPS : 0;
 
-    return kept == header->autoclear ? NULL : write_field(file, kept, QCOW_HEADER_AT_AUTOCLEAR);
-}
-
-static struct err *repair_dirty(struct host_file *file, const struct qcow_header *header)
-{
-    struct qcow_repair_report report;
-
-    if ((header->incompatible & QCOW_INCOMPATIBLE_DIRTY) == 0)
-        return NULL;
-    return qcow_repair(file, QCOW_REPAIR_ALL, NULL, &report);
+    return kept == header->autoclear
+               ? NULL
+               : qcow_header_write_field(file, QCOW_HEADER_AT_AUTOCLEAR, kept);
 }
 
 static struct err *prepare(struct host_file *file)
@@ -51,8 +34,8 @@ static struct err *prepare(struct host_file *file)
 
     TRY(qcow_header_read(file, &header));
     TRY(qcow_header_check_writable(&header));
-    TRY(clear_autoclear(file, &header));
-    return repair_dirty(file, &header);
+    TRY(qcow_repair_unclosed(file, &header));
+    return clear_autoclear(file, &header);
 }
 
 /* Flags that are wrong are put right by the way. */
@@ -134,7 +117,7 @@ struct err *qcow_edit_raise(struct qcow_edit *edit)
     TRY(qcow_repair_counts_have_room(check));
     edit->is_changed = true;
     if (check->header.version >= 3)
-        TRY(write_field(check->file, incompatible, QCOW_HEADER_AT_INCOMPATIBLE));
+        TRY(qcow_header_write_field(check->file, QCOW_HEADER_AT_INCOMPATIBLE, incompatible));
     return qcow_repair_counts_raise(check);
 }
 
@@ -213,8 +196,8 @@ static struct err *settle(struct qcow_check *check)
     TRY(qcow_repair_flags_set(check));
     if (check->header.version < 3)
         return NULL;
-    return write_field(check->file, check->header.incompatible & ~QCOW_INCOMPATIBLE_DIRTY,
-                       QCOW_HEADER_AT_INCOMPATIBLE);
+    return qcow_header_write_field(check->file, QCOW_HEADER_AT_INCOMPATIBLE,
+                                   check->header.incompatible & ~QCOW_INCOMPATIBLE_DIRTY);
 }
 
 struct err *qcow_edit_end(struct qcow_edit *edit, struct err *err)

@@ -10,8 +10,7 @@
 #include "base/cleanup.h"
 #include "storage/qcow/qcow_edit.h"
 
-#define L1_OFFSET_MASK 0x00fffffffffffe00u
-#define SECTOR_BYTES   512u
+#define SECTOR_BYTES 512u
 
 struct err *qcow_edit_l1_load(const struct qcow_edit *edit, uint64_t offset, uint32_t count,
                               struct qcow_edit_l1 *out_l1)
@@ -97,7 +96,7 @@ struct err *qcow_edit_refer_tree(struct qcow_edit *edit, const struct qcow_edit_
         return err_new(ERR_NO_MEMORY, "L2 tables");
 
     for (uint32_t i = 0; i < l1->count; i++) {
-        uint64_t offset = l1->entries[i] & L1_OFFSET_MASK;
+        uint64_t offset = l1->entries[i] & QCOW_OFFSET_MASK;
         if (offset != 0)
             TRY(refer_table(edit, offset, data));
     }
@@ -140,7 +139,7 @@ struct err *qcow_edit_l1_share(struct qcow_edit *edit, struct qcow_edit_l1 *l1)
         return err_new(ERR_NO_MEMORY, "L2 tables");
 
     for (uint32_t i = 0; i < l1->count; i++) {
-        uint64_t offset = l1->entries[i] & L1_OFFSET_MASK;
+        uint64_t offset = l1->entries[i] & QCOW_OFFSET_MASK;
         l1->entries[i] = offset;
         if (offset != 0)
             TRY(share_table(edit, offset, data));

@@ -13,8 +13,7 @@
 #include "storage/qcow/qcow_refcounts.h"
 #include "storage/qcow/qcow_snapshot_table.h"
 
-#define CAPACITY_MIN   ((size_t)32)
-#define L1_OFFSET_MASK 0x00fffffffffffe00u
+#define CAPACITY_MIN ((size_t)32)
 
 static const char *const names[] = {
     [QCOW_TABLE_NONE] = "guest data",
@@ -246,7 +245,7 @@ struct err *qcow_guard_load(struct qcow_guard *guard, struct host_file *file,
     for (uint64_t i = 0; i < refcounts->table_entries; i++)
         TRY(append(guard, QCOW_TABLE_REFCOUNTS, refcounts->table[i]));
     for (uint32_t i = 0; i < l1->count; i++)
-        TRY(append(guard, QCOW_TABLE_L2, l1->entries[i] & L1_OFFSET_MASK));
+        TRY(append(guard, QCOW_TABLE_L2, l1->entries[i] & QCOW_OFFSET_MASK));
     TRY(sort(guard));
     if (header->has_bitmaps)
         TRY(add_bytes(guard, QCOW_TABLE_BITMAPS, header->bitmap_directory_offset,

@@ -381,6 +381,16 @@ static void build_fields(struct writer *out, const struct qcow_header *header)
     writer_bytes(out, (uint8_t[7]){0}, 7);
 }
 
+struct err *qcow_header_write_field(struct host_file *file, size_t at, uint64_t value)
+{
+    uint8_t field[8];
+    struct writer out = writer_of(field, sizeof(field));
+
+    writer_be64(&out, value);
+    TRY(host_file_write_bytes(file, field, sizeof(field), at));
+    return host_file_sync(file);
+}
+
 struct err *qcow_header_build(const struct qcow_header *header, void *out_data, size_t len)
 {
     struct qcow_header copy = *header;

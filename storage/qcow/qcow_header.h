@@ -47,6 +47,9 @@ struct host_file;
 #define QCOW_HEADER_AT_INCOMPATIBLE   72u
 #define QCOW_HEADER_AT_AUTOCLEAR      88u
 
+/* Where the host offset stands in an entry of an L1 table, an L2 table, or a bitmap's table. */
+#define QCOW_OFFSET_MASK 0x00fffffffffffe00u
+
 enum qcow_compression { QCOW_COMPRESSION_DEFLATE = 0, QCOW_COMPRESSION_ZSTD = 1 };
 
 struct qcow_header {
@@ -102,6 +105,10 @@ static inline uint32_t qcow_header_subcluster_bits(const struct qcow_header *hea
 
 /* Some images can be read but not written: says which, and what to do. */
 ERR_RESULT qcow_header_check_writable(const struct qcow_header *header);
+
+/* Changes one field of 8 bytes at one of the places above, durably. Fields lie in one sector, so a
+ * power cut leaves the old value or the new one. */
+ERR_RESULT qcow_header_write_field(struct host_file *file, size_t at, uint64_t value);
 
 /* Header, extensions and backing name; the rest of the buffer is zeroed. */
 ERR_RESULT qcow_header_build(const struct qcow_header *header, void *out_data, size_t len);

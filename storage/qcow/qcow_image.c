@@ -7,7 +7,6 @@
 #include <stdlib.h>
 
 #include "base/assert.h"
-#include "base/bytes.h"
 #include "base/cleanup.h"
 #include "base/log.h"
 #include "storage/qcow/qcow_flush.h"
@@ -95,25 +94,10 @@ static const struct block_ops qcow_tracked_ops = {
 /* qcow2, "autoclear_features": what is not known must be cleared before the image is changed. */
 static struct err *clear_autoclear(struct qcow_image *image, uint64_t kept)
 {
-    uint8_t field[8];
-    struct writer out = writer_of(field, sizeof(field));
-
     if (image->header.autoclear == (image->header.autoclear & kept))
         return NULL;
     image->header.autoclear &= kept;
-    writer_be64(&out, image->header.autoclear);
-    TRY(host_file_write_bytes(image->file, field, sizeof(field), QCOW_HEADER_AT_AUTOCLEAR));
-    return host_file_sync(image->file);
-}
-
-static struct err *refuse_errors(uint64_t errors)
-{
-    if (errors == 0)
-        return NULL;
-    return err_new(ERR_STATE,
-                   "the image was not closed properly, and %llu errors in it can not be repaired; "
-                   "see 'vm-disk check'",
-                   (unsigned long long)errors);
+    return qcow_header_write_field(image->file, QCOW_HEADER_AT_AUTOCLEAR, image->header.autoclear);
 }
 
 /* Bitmaps that can not be read can not be kept up either; then the image has none, rather than such
@@ -127,28 +111,6 @@ static struct err *load_bitmaps(struct qcow_image *image)
     log_warning("bitmaps are malformed, they are given up", "reason=%s", err_message(err));
     err_free(err);
     return clear_autoclear(image, 0);
-}
-
-/* qcow2, "incompatible_features", "Dirty bit": refcounts may be wrong, so they are made anew before
- * anything is allocated by them. */
-static struct err *repair_dirty(struct qcow_image *image)
-{
-    struct qcow_check_report found;
-    struct qcow_repair_report report;
-
-    if (image->base.is_read_only || (image->header.incompatible & QCOW_INCOMPATIBLE_DIRTY) == 0 ||
-        (image->header.incompatible & QCOW_INCOMPATIBLE_CORRUPT) != 0)
-        return NULL;
-    /* What has to be refused in the end is not touched. */
-    TRY(qcow_header_check_writable(&image->header));
-    TRY(qcow_check(image->file, NULL, &found));
-    TRY(refuse_errors(found.errors - found.flag_errors - found.count_errors));
-    TRY(qcow_repair(image->file, QCOW_REPAIR_ALL, NULL, &report));
-    TRY(refuse_errors(report.after.errors));
-    log_warning("image was not closed properly, repaired", "image=%s errors=%llu leaks=%llu",
-                image->file->path, (unsigned long long)report.before.errors,
-                (unsigned long long)report.before.leaks);
-    return qcow_header_read(image->file, &image->header);
 }
 
 struct err *qcow_image_check_sound_locked(struct qcow_image *image)
@@ -165,17 +127,11 @@ struct err *qcow_image_check_sound_locked(struct qcow_image *image)
  * for a flush stays in memory. */
 struct err *qcow_image_corrupt_locked(struct qcow_image *image, struct err *reason)
 {
-    uint8_t field[8];
-    struct writer out = writer_of(field, sizeof(field));
-
     if (!image->is_corrupt && image->header.version >= 3) {
         image->header.incompatible |= QCOW_INCOMPATIBLE_CORRUPT;
-        writer_be64(&out, image->header.incompatible);
-        struct err *err =
-            host_file_write_bytes(image->file, field, sizeof(field), QCOW_HEADER_AT_INCOMPATIBLE);
-        if (err == NULL)
-            err = host_file_sync(image->file);
-        err_free(err); /* it is not written in any case */
+        /* Whether it can be told there or not, it is not written any more. */
+        err_free(qcow_header_write_field(image->file, QCOW_HEADER_AT_INCOMPATIBLE,
+                                         image->header.incompatible));
     }
     if (!image->is_corrupt)
         log_error("image is corrupt", "image=%s reason=%s", image->file->path, err_message(reason));
@@ -195,15 +151,13 @@ struct err *qcow_image_take_locked(struct qcow_image *image, uint64_t wanted,
 static struct err *load(struct qcow_image *image)
 {
     TRY(qcow_header_read(image->file, &image->header));
-    TRY(repair_dirty(image));
+    if (!image->base.is_read_only) {
+        TRY(qcow_header_check_writable(&image->header));
+        TRY(qcow_repair_unclosed(image->file, &image->header));
+    }
     image->base.virtual_bytes = image->header.virtual_bytes;
     image->cluster_bytes = (uint64_t)1 << image->header.cluster_bits;
-    image->context = (struct qcow_entry_context){
-        .version = image->header.version,
-        .cluster_bits = image->header.cluster_bits,
-        .subcluster_bits = qcow_header_subcluster_bits(&image->header),
-        .has_backing = image->header.backing_name[0] != '\0',
-    };
+    image->context = qcow_entry_context_of(&image->header);
     image->subcluster_bytes = (uint64_t)1 << image->context.subcluster_bits;
     TRY(qcow_l1_load(&image->l1, image->file, &image->header));
     TRY(qcow_l2_cache_init(&image->l2, image->file, &image->context, image->header.l1_entries));
@@ -212,7 +166,6 @@ static struct err *load(struct qcow_image *image)
                             &image->header));
     if (image->base.is_read_only)
         return NULL;
-    TRY(qcow_header_check_writable(&image->header));
     TRY(qcow_refcounts_load(&image->refcounts, image->file, &image->header));
     TRY(qcow_guard_load(&image->guard, image->file, &image->header, &image->l1, &image->refcounts));
     return clear_autoclear(image, image->header.has_bitmaps ? QCOW_AUTOCLEAR_BITMAPS : 0);

@@ -6,10 +6,21 @@
 
 #include "base/assert.h"
 #include "base/checked_math.h"
+#include "storage/qcow/qcow_header.h"
 
 #define COMPRESSED_SECTOR_BYTES 512u
 #define HOST_OFFSET_BITS        56u
 #define ZERO_SHIFT              32u /* of the second half of an extended entry's bitmap */
+
+struct qcow_entry_context qcow_entry_context_of(const struct qcow_header *header)
+{
+    return (struct qcow_entry_context){
+        .version = header->version,
+        .cluster_bits = header->cluster_bits,
+        .subcluster_bits = qcow_header_subcluster_bits(header),
+        .has_backing = header->backing_name[0] != '\0',
+    };
+}
 
 static bool decode_compressed(struct qcow_entry entry, uint32_t cluster_bits,
                               struct qcow_cluster *out_cluster)
@@ -58,9 +69,9 @@ bool qcow_l2_entry_decode(struct qcow_entry entry, const struct qcow_entry_conte
     if (entry.descriptor & QCOW_ENTRY_COMPRESSED)
         return decode_compressed(entry, context->cluster_bits, out_cluster);
 
-    uint64_t reserved = ~(QCOW_ENTRY_OFFSET_MASK | QCOW_ENTRY_ZERO | QCOW_ENTRY_COPIED);
+    uint64_t reserved = ~(QCOW_OFFSET_MASK | QCOW_ENTRY_ZERO | QCOW_ENTRY_COPIED);
     struct qcow_cluster cluster = {
-        .host_offset = entry.descriptor & QCOW_ENTRY_OFFSET_MASK,
+        .host_offset = entry.descriptor & QCOW_OFFSET_MASK,
         .is_copied = (entry.descriptor & QCOW_ENTRY_COPIED) != 0,
     };
     bool is_valid = qcow_entry_is_extended(context)

@@ -12,10 +12,11 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#define QCOW_ENTRY_COPIED      ((uint64_t)1 << 63)
-#define QCOW_ENTRY_COMPRESSED  ((uint64_t)1 << 62)
-#define QCOW_ENTRY_ZERO        ((uint64_t)1 << 0)
-#define QCOW_ENTRY_OFFSET_MASK 0x00fffffffffffe00u
+struct qcow_header;
+
+#define QCOW_ENTRY_COPIED     ((uint64_t)1 << 63)
+#define QCOW_ENTRY_COMPRESSED ((uint64_t)1 << 62)
+#define QCOW_ENTRY_ZERO       ((uint64_t)1 << 0)
 
 /* As it stands in the table. */
 struct qcow_entry {
@@ -54,6 +55,8 @@ struct qcow_entry_context {
     uint32_t subcluster_bits; /* as cluster_bits without extended L2 entries */
     bool has_backing;
 };
+
+struct qcow_entry_context qcow_entry_context_of(const struct qcow_header *header);
 
 static inline bool qcow_entry_is_extended(const struct qcow_entry_context *context)
 {

@@ -20,8 +20,6 @@
 #include "base/cleanup.h"
 #include "storage/qcow/qcow_map.h"
 
-#define L1_OFFSET_MASK 0x00fffffffffffe00u
-
 bool qcow_l2_table_is_alone_locked(struct qcow_image *image, uint64_t host_offset)
 {
     uint64_t count = 0;
@@ -39,12 +37,12 @@ struct err *qcow_l2_table_find_locked(struct qcow_image *image, uint64_t offset,
 {
     uint64_t l1_index = offset >> qcow_l2_table_reach_bits(image);
     uint64_t entry = image->l1.entries[l1_index];
-    uint64_t host_offset = entry & L1_OFFSET_MASK;
+    uint64_t host_offset = entry & QCOW_OFFSET_MASK;
     uint64_t cluster = qcow_image_cluster_of(image, host_offset);
 
     enum qcow_table_kind kind = qcow_guard_kind(&image->guard, cluster);
 
-    if ((entry & ~(L1_OFFSET_MASK | QCOW_ENTRY_COPIED)) != 0 ||
+    if ((entry & ~(QCOW_OFFSET_MASK | QCOW_ENTRY_COPIED)) != 0 ||
         qcow_image_in_cluster(image, host_offset) != 0 || cluster >= image->allocator.fresh_from ||
         (host_offset != 0 && kind != QCOW_TABLE_NONE && kind != QCOW_TABLE_L2))
         return qcow_map_malformed(image, "L1 entry", offset);
@@ -90,7 +88,7 @@ static void clear_copied_locked(struct qcow_image *image, uint8_t *content) REQU
         struct writer out = writer_of(content + at, 8);
         uint64_t descriptor = reader_be64(&in);
         if ((descriptor & QCOW_ENTRY_COPIED) != 0 &&
-            !qcow_l2_table_is_alone_locked(image, descriptor & QCOW_ENTRY_OFFSET_MASK))
+            !qcow_l2_table_is_alone_locked(image, descriptor & QCOW_OFFSET_MASK))
             writer_be64(&out, descriptor & ~QCOW_ENTRY_COPIED);
     }
 }

@@ -14,17 +14,19 @@
  */
 #include "storage/qcow/qcow_repair.h"
 
+#include <inttypes.h>
 #include <stdlib.h>
 
-#include "base/bytes.h"
+#include "base/log.h"
 #include "storage/host_file.h"
 #include "storage/qcow/qcow_check_internal.h"
 #include "storage/qcow/qcow_repair_counts.h"
 #include "storage/qcow/qcow_repair_flags.h"
 
-static bool has_structural_errors(const struct qcow_check_report *report)
+/* Of tables and entries: what they should say is not known. */
+static uint64_t structural_errors(const struct qcow_check_report *report)
 {
-    return report->errors > report->flag_errors + report->count_errors;
+    return report->errors - report->flag_errors - report->count_errors;
 }
 
 static bool is_clean(const struct qcow_check_report *report)
@@ -37,7 +39,7 @@ static struct err *repair_leaks(struct qcow_check *check)
 {
     const struct qcow_check_report *report = &check->report;
 
-    if (has_structural_errors(report) || report->count_errors > 0)
+    if (structural_errors(report) > 0 || report->count_errors > 0)
         return err_new(ERR_STATE,
                        "'%s' has errors beside its leaks, so what leaks is not certain; "
                        "repair all of it ('vm-disk check -r all')",
@@ -59,16 +61,6 @@ static struct err *repair_all(struct qcow_check *check)
     return qcow_repair_flags_set(check);
 }
 
-static struct err *write_bits(struct host_file *file, uint64_t bits, uint64_t offset)
-{
-    uint8_t field[8];
-    struct writer out = writer_of(field, sizeof(field));
-
-    writer_be64(&out, bits);
-    TRY(host_file_write_bytes(file, field, sizeof(field), offset));
-    return host_file_sync(file);
-}
-
 /* Version 2 has no such bits. */
 static struct err *mark_clean(struct host_file *file, struct qcow_check_report *report,
                               const struct qcow_header *header)
@@ -77,7 +69,7 @@ static struct err *mark_clean(struct host_file *file, struct qcow_check_report *
 
     if ((header->incompatible & marks) == 0)
         return NULL;
-    TRY(write_bits(file, header->incompatible & ~marks, QCOW_HEADER_AT_INCOMPATIBLE));
+    TRY(qcow_header_write_field(file, QCOW_HEADER_AT_INCOMPATIBLE, header->incompatible & ~marks));
     report->is_dirty = report->is_corrupt = false;
     return NULL;
 }
@@ -88,8 +80,31 @@ static struct err *forget_missing_bitmaps(const struct qcow_check *check)
 
     if ((header->autoclear & QCOW_AUTOCLEAR_BITMAPS) == 0 || header->has_bitmaps)
         return NULL;
-    return write_bits(check->file, header->autoclear & ~QCOW_AUTOCLEAR_BITMAPS,
-                      QCOW_HEADER_AT_AUTOCLEAR);
+    return qcow_header_write_field(check->file, QCOW_HEADER_AT_AUTOCLEAR,
+                                   header->autoclear & ~QCOW_AUTOCLEAR_BITMAPS);
+}
+
+static struct err *refuse_errors(uint64_t errors)
+{
+    if (errors == 0)
+        return NULL;
+    return err_new(ERR_STATE,
+                   "the image was not closed properly, and %" PRIu64 " errors in it can not be "
+                   "repaired; see 'vm-disk check'",
+                   errors);
+}
+
+static struct err *repair_found(struct qcow_check *check, enum qcow_repair_scope scope)
+{
+    const struct qcow_check_report *report = &check->report;
+
+    if (scope == QCOW_REPAIR_UNCLOSED)
+        TRY(refuse_errors(structural_errors(report)));
+    if (scope != QCOW_REPAIR_LEAKS)
+        TRY(forget_missing_bitmaps(check));
+    if (is_clean(report))
+        return NULL;
+    return scope == QCOW_REPAIR_LEAKS ? repair_leaks(check) : repair_all(check);
 }
 
 static struct err *repair_once(struct host_file *file, enum qcow_repair_scope scope,
@@ -101,13 +116,9 @@ static struct err *repair_once(struct host_file *file, enum qcow_repair_scope sc
 
     if (err == NULL)
         err = qcow_check_run(&check);
-    if (err == NULL) {
-        *out_before = check.report;
-        if (scope == QCOW_REPAIR_ALL)
-            err = forget_missing_bitmaps(&check);
-    }
-    if (err == NULL && !is_clean(&check.report))
-        err = scope == QCOW_REPAIR_ALL ? repair_all(&check) : repair_leaks(&check);
+    *out_before = check.report;
+    if (err == NULL)
+        err = repair_found(&check, scope);
     qcow_check_finish(&check);
     return err;
 }
@@ -124,7 +135,7 @@ struct err *qcow_repair(struct host_file *file, enum qcow_repair_scope scope,
     err = qcow_check_init(&check, file, NULL);
     if (err == NULL)
         err = qcow_check_run(&check);
-    if (err == NULL && scope == QCOW_REPAIR_ALL && check.report.errors == 0)
+    if (err == NULL && scope != QCOW_REPAIR_LEAKS && check.report.errors == 0)
         err = mark_clean(file, &check.report, &check.header);
     report.after = check.report;
     qcow_check_finish(&check);
@@ -132,4 +143,18 @@ struct err *qcow_repair(struct host_file *file, enum qcow_repair_scope scope,
         return err_wrap(err, "repair '%s'", file->path);
     *out_report = report;
     return NULL;
+}
+
+struct err *qcow_repair_unclosed(struct host_file *file, struct qcow_header *header)
+{
+    struct qcow_repair_report report;
+
+    if ((header->incompatible & QCOW_INCOMPATIBLE_DIRTY) == 0)
+        return NULL;
+    TRY(qcow_repair(file, QCOW_REPAIR_UNCLOSED, NULL, &report));
+    TRY(refuse_errors(report.after.errors));
+    log_warning("image was not closed properly, repaired", "image=%s errors=%llu leaks=%llu",
+                file->path, (unsigned long long)report.before.errors,
+                (unsigned long long)report.before.leaks);
+    return qcow_header_read(file, header);
 }

@@ -12,10 +12,12 @@
 #include "storage/qcow/qcow_check.h"
 
 struct host_file;
+struct qcow_header;
 
 enum qcow_repair_scope {
-    QCOW_REPAIR_LEAKS, /* counts above the references, and flags if nothing else is wrong */
-    QCOW_REPAIR_ALL,   /* all counts and flags; afterwards the image is neither dirty nor corrupt */
+    QCOW_REPAIR_LEAKS,    /* counts above the references, and flags if nothing else is wrong */
+    QCOW_REPAIR_ALL,      /* all counts and flags; then the image is neither dirty nor corrupt */
+    QCOW_REPAIR_UNCLOSED, /* the same, but an image that would not be whole is refused untouched */
 };
 
 struct qcow_repair_report {
@@ -26,5 +28,9 @@ struct qcow_repair_report {
  * hears what is found before. */
 ERR_RESULT qcow_repair(struct host_file *file, enum qcow_repair_scope scope,
                        struct qcow_check_listener *listener, struct qcow_repair_report *out_report);
+
+/* qcow2, "incompatible_features", "Dirty bit": counts may be wrong, so before anything is allocated
+ * by them an image that was not closed is repaired, or refused untouched. Reads the header anew. */
+ERR_RESULT qcow_repair_unclosed(struct host_file *file, struct qcow_header *header);
 
 #endif

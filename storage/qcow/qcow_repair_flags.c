@@ -12,8 +12,7 @@
 #include "base/cleanup.h"
 #include "storage/qcow/qcow_check_internal.h"
 
-#define L1_OFFSET_MASK 0x00fffffffffffe00u
-#define SECTOR_BYTES   512u
+#define SECTOR_BYTES 512u
 
 enum direction { DIRECTION_CLEAR, DIRECTION_SET };
 
@@ -46,7 +45,7 @@ static void put(uint8_t *at, uint64_t value)
 static uint64_t corrected(const struct table *table, uint64_t descriptor, bool is_l1)
 {
     const struct qcow_check *check = table->check;
-    uint64_t offset = descriptor & L1_OFFSET_MASK;
+    uint64_t offset = descriptor & QCOW_OFFSET_MASK;
     enum qcow_owner wanted = is_l1 ? QCOW_OWNER_L2 : QCOW_OWNER_DATA;
     uint64_t cluster = offset >> check->header.cluster_bits;
 
@@ -88,7 +87,7 @@ static struct err *correct_l2_tables(struct table *l1)
         return err_new(ERR_NO_MEMORY, "L2 tables");
 
     for (size_t i = 0; i < l1->len; i += 8) {
-        uint64_t offset = get(l1->data + i) & L1_OFFSET_MASK;
+        uint64_t offset = get(l1->data + i) & QCOW_OFFSET_MASK;
         struct table table = {.check = check,
                               .data = data,
                               .len = check->cluster_bytes,

@@ -17,7 +17,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "base/bytes.h"
 #include "base/checked_math.h"
 #include "base/limits.h"
 #include "storage/qcow/qcow_edit.h"
@@ -107,16 +106,11 @@ static struct err *replace_l1(struct qcow_image *image, uint64_t virtual_bytes, 
 
 static struct err *publish_size(struct qcow_image *image, uint64_t virtual_bytes)
 {
-    uint8_t field[8];
-    struct writer out = writer_of(field, sizeof(field));
-
-    writer_be64(&out, virtual_bytes);
-    struct err *err = host_file_write_bytes(image->file, field, sizeof(field), QCOW_HEADER_AT_SIZE);
+    struct err *err = qcow_header_write_field(image->file, QCOW_HEADER_AT_SIZE, virtual_bytes);
     if (err != NULL) {
         host_file_give_up(image->file); /* what stands there is unknown */
         return err;
     }
-    TRY(host_file_sync(image->file));
     image->header.virtual_bytes = virtual_bytes;
     return NULL;
 }
