@@ -5,11 +5,13 @@
     python3 bench/disk_bench.py [--preset release] [--folder /var/tmp] [--rounds 5] [--requests 20000]
 
 vm-disk bench and qemu-img bench get the same options, images of the same size on the same file
-system, past the page cache, by io_uring, in turns. Each line: the median of ours, of theirs (or of
-what else it is set against), their ratio, the goal. A goal that is missed ends the run with 1 and
+system, past the page cache, by io_uring, in turns; NBD servers (both by the page cache) get the same
+client. Each line: the median of ours, of theirs (or of what else it is set against), their ratio,
+the goal. A goal that is missed ends the run with 1 and
 would make us look why.
 """
 import argparse
+import contextlib
 import json
 import os
 import pathlib
@@ -19,6 +21,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import time
 
 from figures import machine_line
 
@@ -81,6 +84,21 @@ class Bench:
                                   "io_uring", "-s", 4096, "-S", step, "-c", requests, *words, image)
         seconds = float(re.search(r"completed in ([\d.]+) seconds", text).group(1))
         return requests / seconds, written
+
+    @contextlib.contextmanager
+    def serving(self, server, socket):
+        """A server of an image, for as long as it is needed."""
+        process = subprocess.Popen([str(word) for word in server], cwd=self.folder,
+                                   stdout=subprocess.DEVNULL)
+        deadline = time.monotonic() + 10
+        while not socket.exists():
+            if process.poll() is not None or time.monotonic() > deadline:
+                sys.exit(f"{server}: serves nothing")
+            time.sleep(0.01)
+        yield
+        process.terminate()
+        process.wait()
+        socket.unlink(missing_ok=True)
 
     def line(self, name, unit, values, others, goal, most=False):
         """One comparison; goal is of the ratio, at least, or at most."""
@@ -201,6 +219,27 @@ def chains(bench):
     bench.bound("memory of a process with 100 layers open", "MiB", memory, 192)
 
 
+def nbd(bench):
+    """The same client reads and writes the same image, served by nbdkit for ours, and by qemu-nbd."""
+    if shutil.which("qemu-nbd") is None or shutil.which("nbdkit") is None:
+        print("NBD: skipped, qemu-nbd or nbdkit is not installed")
+        return
+    ours, theirs = bench.folder / "ours.sock", bench.folder / "theirs.sock"
+    servers = [
+        [bench.vm_disk, "serve", "-w", "-s", ours, "full.qcow2"],
+        ["qemu-nbd", "-t", "-f", "qcow2", "--cache=writeback", "-k", theirs,
+         bench.create_theirs("theirs.qcow2")]]
+    bench.fill("theirs.qcow2", "qcow2")
+    for name, words in (("read", ["-d", 32]), ("write", ["-w", "-d", 32])):
+        rates = {ours: [], theirs: []}
+        for _ in range(bench.rounds):
+            for (socket, got), server in zip(rates.items(), servers):
+                with bench.serving(server, socket):
+                    got.append(bench.theirs(f"nbd+unix:///?socket={socket}", *words,
+                                            image_format="raw")[0])
+        bench.line(f"4 KiB random {name} by NBD, against qemu-nbd", "IOPS", *rates.values(), 1.0)
+
+
 def freeze(bench):
     """The switch of a disk to its next layer, without the drain; layer_bench says more."""
     program = bench.vm_disk.parents[1] / "bench" / "layer_bench"
@@ -238,7 +277,7 @@ def main():
         bench = Bench(arguments, folder)
         print(machine_line())
         print(f"{'':44} {'':6} {'ours':>10}  {'other':>10}")
-        for part in (allocated, first_writes, allocating, barriers, chains, memory, freeze):
+        for part in (allocated, first_writes, allocating, barriers, chains, memory, nbd, freeze):
             if arguments.only in (None, part.__name__) or part is allocated:
                 part(bench)
     return bench.missed != 0
