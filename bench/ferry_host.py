@@ -69,12 +69,15 @@ class FerryHost:
         return self.status(name)["pid"]
 
     def private_kib(self, name):
-        """Private memory of the machine's process without the guest's RAM, which is shared."""
-        total = 0
-        with open(f"/proc/{self.pid_of(name)}/smaps_rollup", encoding="ascii") as rollup:
-            for line in rollup:
-                if line.startswith(("Private_Clean:", "Private_Dirty:")):
-                    total += int(line.split()[1])
+        """Private memory of the machine's process without the guest's RAM."""
+        total, is_counted = 0, False
+        with open(f"/proc/{self.pid_of(name)}/smaps", encoding="ascii") as mappings:
+            for row in mappings:
+                words = row.split()
+                if not words[0].endswith(":"):
+                    is_counted = not row.rstrip().endswith("/memfd:guest-memory (deleted)")
+                elif is_counted and words[0] in ("Private_Clean:", "Private_Dirty:"):
+                    total += int(words[1])
         return total
 
     def close(self):
