@@ -1,55 +1,75 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-"""A host without room for a disk: the guest waits, loses nothing, and goes on."""
+"""A host without room for a disk: the guest waits, loses nothing, and goes on; there or elsewhere."""
 
 import os
 import shutil
 import subprocess
+import sys
+import unittest
 
 from ferrytest.case import Case, main, needs, only_kvm
 from ferrytest.program import wait_for
+from ferrytest.receiver import PATIENT, Receiver
 
-ROOM_BYTES = 6 << 20
-FILLER_BYTES = 4 << 20
+NARROW, WIDE = 2 << 20, 64 << 20
 DISK_BYTES = 4 << 20
+IS_ALONE = "FERRY_TEST_OWN_MOUNTS"
 
 
-@needs("vm-ctl")
+def leave_the_mounts_of_others():
+    """What is mounted here is seen by this test and its programs alone, and is gone with them."""
+    alone = ["unshare", "-m"]
+    probe = [*alone, "mount", "-t", "tmpfs", "none", "/mnt"]
+    if IS_ALONE not in os.environ and os.geteuid() == 0 and shutil.which("unshare") and \
+            subprocess.run(probe, check=False, stderr=subprocess.DEVNULL).returncode == 0:
+        os.execvpe("unshare", [*alone, sys.executable, *sys.argv], os.environ | {IS_ALONE: "1"})
+
+
+@needs("vm-ctl", "vm-disk", "vm-save", "vm-restore", "vm-migrate", "vm-receive")
+@unittest.skipIf(IS_ALONE not in os.environ,
+                 "no private file system here: needs root and unshare")
 class FullDisk(Case):
-    """The disk is a sparse file on a tmpfs that something else has filled."""
+    """The disk lies on a tmpfs that is smaller, for a while."""
 
-    def small_room(self):
-        """The folder, and a vm-run that sees the tmpfs there."""
-        room = self.folder / "room"
-        room.mkdir()
-        script = self.folder / "vm-run-in-room"
-        script.write_text(
-            "#!/bin/sh\n"
-            "set -e\n"
-            f"mount -t tmpfs -o size={ROOM_BYTES},mode=0700 none {room}\n"
-            f"head -c {FILLER_BYTES} /dev/zero >{room}/filler\n"
-            f"truncate -s {DISK_BYTES} {room}/disk.raw\n"
-            'exec "$FERRY_VM_RUN" "$@"\n')
-        script.chmod(0o700)
-        probe = ["unshare", "-m", "mount", "-t", "tmpfs", "none", room]
-        if shutil.which("unshare") is None or os.geteuid() != 0 or subprocess.run(
-                probe, check=False, stderr=subprocess.DEVNULL).returncode != 0:
-            self.skipTest("no private file system here: needs root and unshare")
-        return room, script
+    def setUp(self):
+        super().setUp()
+        self.room = self.folder / "room"
+        self.room.mkdir()
+        self.mount(f"size={NARROW},mode=0700")
+        self.addCleanup(subprocess.run, ["umount", "-l", self.room], check=True)
+
+    def mount(self, options):
+        """The room, or with other options what it is from now on."""
+        subprocess.run(["mount", "-t", "tmpfs", "-o", options, "none", self.room], check=True)
+
+    def boot_without_room(self, host, image_format="raw"):
+        """A guest that writes a disk, when it waits for the first time."""
+        disk = self.room / f"disk.{image_format}"
+        host.run("vm-disk", "create", "-f", image_format, disk, DISK_BYTES)
+        guest = self.boot(host, disk=disk, jobs=("pattern", "disk"))
+        wait_for("the disk is full", lambda: self.problems(host), 60)
+        return guest
+
+    @staticmethod
+    def problems(host):
+        """What the machine says it waits for."""
+        return host.json("vm-ctl", "status", "m")["problems"]
+
+    def make_room(self, host, guest):
+        """The guest goes on and has missed nothing."""
+        self.mount(f"remount,size={WIDE}")
+        wait_for("the disk goes on", lambda: not self.problems(host))
+        guest.check(3)
+        self.assertEqual(guest.last("disk")["failed"], 0)
+        self.assertEqual(guest.last("disk")["bad"], 0)
 
     @only_kvm
     def test_a_guest_without_room_waits_and_loses_nothing(self):
-        room, script = self.small_room()
         host = self.host()
-        guest = self.boot(host, disk=room / "disk.raw", jobs=("pattern", "disk"),
-                          program=("unshare", "-m", script))
-
-        def problems():
-            return host.json("vm-ctl", "status", "m")["problems"]
-
-        wait_for("the disk is full", problems, 60)
-        self.assertIn("disk 'vda' has no room", problems()[0])
-        self.assertIn("No space left", problems()[0])
+        guest = self.boot_without_room(host)
+        self.assertIn("disk 'vda' has no room", self.problems(host)[0])
+        self.assertIn("No space left", self.problems(host)[0])
         self.assertEqual(host.state("m"), "running")
         guest.check(1)
         self.assertEqual(guest.last("disk")["failed"], 0)
@@ -57,17 +77,48 @@ class FullDisk(Case):
         # What waits survives a pause, and asking once more without room changes nothing.
         host.run("vm-ctl", "pause", "m")
         host.run("vm-ctl", "resume", "m")
-        wait_for("the disk is full again", problems, 20)
+        wait_for("the disk is full again", lambda: self.problems(host), 20)
         host.run("vm-ctl", "resume", "m")
         self.assertEqual(guest.last("disk")["failed"], 0)
+        self.make_room(host, guest)
 
-        pid = host.machines()["m"]["pid"]
-        os.unlink(f"/proc/{pid}/root{room}/filler")
-        wait_for("the disk goes on", lambda: not problems())
-        guest.check(3)
-        self.assertEqual(guest.last("disk")["failed"], 0)
-        self.assertEqual(guest.last("disk")["bad"], 0)
+    def move_without_room(self, image_format):
+        """From here to there, where the same disk has no room either, until it has."""
+        here, there = self.hosts()
+        receiver = Receiver(there)
+        guest = self.boot_without_room(here, image_format)
+        here.run("vm-migrate", "m", receiver.address(), *PATIENT)
+        guest.close()
+        here.wait_for_state("m", "gone")
+        guest = self.follow(there, "m", guest.jobs)
+        wait_for("the disk is full there, too", lambda: self.problems(there), 20)
+        guest.check(1)
+        self.make_room(there, guest)
+
+    @only_kvm
+    def test_a_move_takes_along_what_waits(self):
+        self.move_without_room("raw")
+
+    @only_kvm
+    def test_a_move_takes_along_what_waits_for_a_cluster(self):
+        self.move_without_room("qcow2")
+
+    @only_kvm
+    def test_a_save_without_room_fails_and_the_guest_goes_on(self):
+        host = self.host()
+        guest = self.boot_without_room(host, "qcow2")
+        self.assertIn("No space left", host.refuse("vm-save", "m"))
+        self.assertEqual(host.state("m"), "running")
+        guest.check(1)
+        self.make_room(host, guest)
+        host.run("vm-save", "m")
+        host.run("kill", "-9", host.machines()["m"]["pid"])
+        host.wait_for_state("m", "gone")
+        guest.close()
+        host.run("vm-restore", "m")
+        self.follow(host, "m", guest.jobs).check(3)
 
 
 if __name__ == "__main__":
+    leave_the_mounts_of_others()
     main()
