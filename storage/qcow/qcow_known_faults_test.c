@@ -22,6 +22,7 @@
 #include "storage/qcow/qcow_check.h"
 #include "storage/qcow/qcow_create.h"
 #include "storage/qcow/qcow_image.h"
+#include "storage/qcow/qcow_snapshot.h"
 #include "storage/testing/host_file_fake.h"
 #include "storage/testing/image_fixture.h"
 #include "storage/testing/qcow_checker.h"
@@ -155,6 +156,72 @@ TEST(tables_lie_in_clusters_of_the_file)
             image_fixture_put(&image, fields[i], offsets[j]);
             assert_refused(&image);
         }
+}
+
+/* What any of them did must be refused before anything is written, or leave no hazard. */
+static void try_snapshots(const struct image_bytes *image, bool *out_is_listed)
+{
+    static struct err *(*const uses[])(struct host_file *, const char *) = {qcow_snapshot_apply,
+                                                                            qcow_snapshot_delete};
+
+    for (size_t i = 0; i < ARRAY_COUNT(uses); i++) {
+        struct host_file *file = NULL;
+        struct image_bytes after = {.len = 0};
+        struct qcow_snapshot_table table = {.count = 0};
+        ASSERT_OK(host_file_fake_create(image->data, image->len, &file));
+        host_file_fake_keep(file, (void **)&after.data, &after.len);
+        struct err *err = qcow_snapshot_list(file, &table);
+        *out_is_listed = err == NULL;
+        qcow_snapshot_table_finish(&table);
+        if (err == NULL)
+            err = uses[i](file, "one");
+        host_file_destroy(file);
+        struct qcow_verdict verdict = qcow_checker_run(after.data, after.len);
+        if (err != NULL &&
+            (after.len != image->len || memcmp(after.data, image->data, image->len) != 0))
+            fail_msg("refused, but not untouched: %s", err_message(err));
+        if (err == NULL && verdict.errors > 0)
+            fail_msg("done, and then: %s", verdict.first);
+        err_free(err);
+        image_fixture_finish(&after);
+    }
+}
+
+/* CVE-2014-0145: the L1 table of a snapshot that is larger than the memory that it is read into.
+ * CVE-2014-0146: opening fails late, when some tables are loaded and some are not. */
+TEST(tables_of_snapshots_are_bounded)
+{
+    static const uint32_t entries[] = {2,          63,         65,         0x400001,
+                                       0x10000001, 0x20000001, 0x7fffffff, UINT32_MAX};
+    static const uint64_t offsets[] = {0,         512, 4096, (uint64_t)1 << 40, INT64_MAX - 4095,
+                                       UINT64_MAX};
+    struct image_bytes sound = sound_image(), image = {.len = 0};
+    struct host_file *file = NULL;
+    bool is_listed = false;
+
+    ASSERT_OK(host_file_fake_create(sound.data, sound.len, &file));
+    host_file_fake_keep(file, (void **)&image.data, &image.len);
+    ASSERT_OK(qcow_snapshot_create(file, "one", 0));
+    host_file_destroy(file);
+    image_fixture_finish(&sound);
+    try_snapshots(&image, &is_listed);
+    assert_true(is_listed);
+
+    uint64_t table = image_fixture_get(&image, AT_SNAPSHOTS_OFFSET);
+    for (size_t i = 0; i < ARRAY_COUNT(entries); i++) {
+        struct image_bytes broken = image_fixture_copy(&image);
+        put32(&broken, table + 8, entries[i]);
+        try_snapshots(&broken, &is_listed);
+        assert_true(entries[i] <= 0x400000 || !is_listed);
+        image_fixture_finish(&broken);
+    }
+    for (size_t i = 0; i < ARRAY_COUNT(offsets); i++) {
+        struct image_bytes broken = image_fixture_copy(&image);
+        image_fixture_put(&broken, table, offsets[i]);
+        try_snapshots(&broken, &is_listed);
+        image_fixture_finish(&broken);
+    }
+    image_fixture_finish(&image);
 }
 
 /* "refcount_table_clusters = 0": QEMU once divided by it, or wrote counts to cluster 0. */
@@ -404,6 +471,7 @@ int main(void)
         cmocka_unit_test(sizes_of_tables_do_not_overflow),
         cmocka_unit_test(lengths_in_the_header_are_bounded),
         cmocka_unit_test(tables_lie_in_clusters_of_the_file),
+        cmocka_unit_test(tables_of_snapshots_are_bounded),
         cmocka_unit_test(an_image_without_counts_is_refused),
         cmocka_unit_test(the_header_is_never_handed_out),
         cmocka_unit_test(the_bitmaps_bit_without_bitmaps_does_no_harm),
