@@ -266,6 +266,44 @@ TEST(a_stop_waits_for_what_is_in_flight_and_leaves_the_rest_in_the_queue)
     lock_finish(&gate.lock);
 }
 
+/* CVE-2026-45782 of another program: what was in flight at a reset ended in memory that was gone.
+ */
+TEST(a_reset_waits_for_what_is_in_flight_and_forgets_the_rest)
+{
+    struct bench bench;
+    struct gated_block gate = {.base = {.ops = &gated_ops, .virtual_bytes = DISK_BYTES}};
+    uint32_t head;
+    uint32_t written;
+    lock_init(&gate.lock, LOCK_TEST);
+    lock_condition_init(&gate.changed);
+    bench_init_bare(&bench, false);
+    ASSERT_OK(virtio_blk_attach(bench.blk, &gate.base));
+    ASSERT_OK(bench.blk->ops->start(bench.blk));
+    bench_drive(&bench);
+
+    for (unsigned i = 0; i < 8; i++)
+        submit(&bench, VIRTIO_BLK_T_OUT, i, to_disk(512));
+    while (gate_entered(&gate) < 4)
+        (void)sched_yield();
+    struct thread *opener = NULL;
+    ASSERT_OK(thread_create(ROLE_TEST, 0, gate_open, &gate, &opener));
+    virtio_driver_fake_write(&bench.driver, 20, 0,
+                             1); /* the status: a reset, which takes a while */
+    thread_join(opener);
+    bench_drive(&bench);
+
+    unsigned entered = gate_entered(&gate);
+    assert_in_range(entered, 4, 8);
+    assert_false(virtqueue_driver_fake_used(&bench.rings, &head, &written));
+    assert_int_equal(request(&bench, VIRTIO_BLK_T_OUT, 0, to_disk(512)), VIRTIO_BLK_S_OK);
+    bench.blk->ops->stop(bench.blk);
+    assert_int_equal(gate_entered(&gate), entered + 1);
+    assert_false(virtqueue_driver_fake_used(&bench.rings, &head, &written));
+    bench_finish(&bench);
+    lock_condition_finish(&gate.changed);
+    lock_finish(&gate.lock);
+}
+
 TEST(a_broken_queue_asks_for_a_reset_and_then_works_again)
 {
     struct bench bench;
@@ -295,6 +333,7 @@ int main(void)
         cmocka_unit_test(a_disk_without_an_image_does_not_start),
         cmocka_unit_test(every_request_of_a_deep_queue_is_done_once),
         cmocka_unit_test(a_stop_waits_for_what_is_in_flight_and_leaves_the_rest_in_the_queue),
+        cmocka_unit_test(a_reset_waits_for_what_is_in_flight_and_forgets_the_rest),
         cmocka_unit_test(a_broken_queue_asks_for_a_reset_and_then_works_again),
     };
     int failed = cmocka_run_group_tests_name("the best engine", tests, NULL, NULL);
