@@ -4,16 +4,19 @@
  */
 #include "storage/qcow/qcow_image.h"
 
+#include <inttypes.h>
 #include <stdlib.h>
 
 #include "base/assert.h"
 #include "base/cleanup.h"
+#include "base/limits.h"
 #include "base/log.h"
 #include "storage/qcow/qcow_flush.h"
 #include "storage/qcow/qcow_image_internal.h"
 #include "storage/qcow/qcow_plan.h"
 #include "storage/qcow/qcow_read.h"
 #include "storage/qcow/qcow_repair.h"
+#include "storage/qcow/qcow_snapshot.h"
 #include "storage/qcow/qcow_write.h"
 #include "storage/qcow/qcow_zero.h"
 
@@ -148,13 +151,9 @@ struct err *qcow_image_take_locked(struct qcow_image *image, uint64_t wanted,
                                                          : err;
 }
 
-static struct err *load(struct qcow_image *image)
+/* Of the disk that the header describes. */
+static struct err *load_tables(struct qcow_image *image)
 {
-    TRY(qcow_header_read(image->file, &image->header));
-    if (!image->base.is_read_only) {
-        TRY(qcow_header_check_writable(&image->header));
-        TRY(qcow_repair_unclosed(image->file, &image->header));
-    }
     image->base.virtual_bytes = image->header.virtual_bytes;
     image->cluster_bytes = (uint64_t)1 << image->header.cluster_bits;
     image->context = qcow_entry_context_of(&image->header);
@@ -162,10 +161,18 @@ static struct err *load(struct qcow_image *image)
     TRY(qcow_l1_load(&image->l1, image->file, &image->header));
     TRY(qcow_l2_cache_init(&image->l2, image->file, &image->context, image->header.l1_entries));
     TRY(qcow_guard_init(&image->guard, &image->header));
-    TRY(qcow_allocator_init(&image->allocator, image->file, &image->refcounts, &image->guard,
-                            &image->header));
+    return qcow_allocator_init(&image->allocator, image->file, &image->refcounts, &image->guard,
+                               &image->header);
+}
+
+static struct err *load(struct qcow_image *image)
+{
+    TRY(qcow_header_read(image->file, &image->header));
     if (image->base.is_read_only)
-        return NULL;
+        return load_tables(image);
+    TRY(qcow_header_check_writable(&image->header));
+    TRY(qcow_repair_unclosed(image->file, &image->header));
+    TRY(load_tables(image));
     TRY(qcow_refcounts_load(&image->refcounts, image->file, &image->header));
     TRY(qcow_guard_load(&image->guard, image->file, &image->header, &image->l1, &image->refcounts));
     return clear_autoclear(image, image->header.has_bitmaps ? QCOW_AUTOCLEAR_BITMAPS : 0);
@@ -237,6 +244,44 @@ void qcow_image_set_table_bytes_max(struct block *block, uint64_t bytes)
     lock_acquire(&image->lock);
     qcow_l2_cache_set_bytes_max(&image->l2, bytes);
     lock_release(&image->lock);
+}
+
+/* The header as it would be if the disk were that of the snapshot. */
+static struct err *describe(struct qcow_header *header, const struct qcow_snapshot *snapshot)
+{
+    uint64_t reach = (uint64_t)1 << qcow_header_l1_reach_bits(header);
+
+    if (snapshot->disk_bytes > DISK_BYTES_MAX ||
+        divide_up(snapshot->disk_bytes, reach) > snapshot->l1_entries)
+        return err_new(ERR_INVALID,
+                       "its L1 table of %" PRIu32 " entries is not one of a disk of %" PRIu64
+                       " bytes",
+                       snapshot->l1_entries, snapshot->disk_bytes);
+    header->virtual_bytes = snapshot->disk_bytes;
+    header->l1_offset = snapshot->l1_offset;
+    header->l1_entries = snapshot->l1_entries;
+    return NULL;
+}
+
+struct err *qcow_image_show_snapshot(struct block *block, const char *id_or_name)
+{
+    struct qcow_image *image = qcow_image_of(block);
+    struct qcow_snapshot_table table = {.list = NULL};
+
+    if (!block->is_read_only)
+        return err_new(ERR_STATE, "snapshot '%s' of '%s' can only be read", id_or_name,
+                       image->file->path);
+    TRY(qcow_snapshot_list(image->file, &table));
+    const struct qcow_snapshot *snapshot = qcow_snapshot_find(&table, id_or_name);
+    struct err *err = snapshot == NULL
+                          ? err_new(ERR_NOT_FOUND, "there is none ('vm-disk snapshot' lists them)")
+                          : describe(&image->header, snapshot);
+    qcow_snapshot_table_finish(&table);
+    if (err == NULL) {
+        forget_tables(image);
+        err = load_tables(image);
+    }
+    return err_wrap(err, "snapshot '%s' of '%s'", id_or_name, image->file->path);
 }
 
 const struct qcow_header *qcow_image_header(struct block *block)

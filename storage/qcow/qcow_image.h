@@ -27,6 +27,11 @@ struct block *qcow_image_take_backing(struct block *block);
 /* How much memory slices of L2 tables should take at most; more while all of them are changed. */
 void qcow_image_set_table_bytes_max(struct block *block, uint64_t bytes);
 
+/* From now on the disk is as an internal snapshot, by id, else by name, holds it. The image is open
+ * for reading only, and not used yet; after an error only good for closing. ERR_NOT_FOUND: there is
+ * none. */
+ERR_RESULT qcow_image_show_snapshot(struct block *block, const char *id_or_name);
+
 const struct qcow_header *qcow_image_header(struct block *block);
 
 /* Makes a writable image clean, durable and read-only, and the reverse. No request is running. */

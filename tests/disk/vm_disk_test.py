@@ -348,6 +348,36 @@ class Changing(Operator):
         self.call("qemu-img", "check", "-q", "a.qcow2")
 
 
+    def test_a_snapshot_is_read_as_it_was(self):
+        """By its name or number, of another size, made by QEMU or by us, with layers below."""
+        raw = self.make_raw("a.raw", 24)
+        for shape in ([], ["--extended-l2"], ["--cluster-size", "512"], ["--qcow-version", "2"]):
+            with self.subTest(shape=shape):
+                self.disk("create", "--force", "-b", raw, "-F", "raw", "b.qcow2", *shape)
+                self.call("qemu-io", "-f", "qcow2", "-c", "write -P 5 2M 70k", "b.qcow2")
+                self.call("qemu-img", "snapshot", "-c", "theirs", "b.qcow2")
+                self.call("qemu-io", "-f", "qcow2", "-c", "write -P 6 2M 1M", "b.qcow2")
+                self.call("qemu-img", "convert", "-O", "raw", "b.qcow2", "ours.raw")
+                self.disk("snapshot", "--create", "ours", "b.qcow2")
+                self.call("qemu-io", "-f", "qcow2", "-c", "write -P 7 0 3M", "b.qcow2")
+                if "2" not in shape:
+                    self.disk("resize", "b.qcow2", "30M")
+                self.call("qemu-img", "convert", "-l", "snapshot.name=theirs", "-O", "raw",
+                          "b.qcow2", "theirs.raw")
+                for name, number in (("theirs", "1"), ("ours", "2")):
+                    for which in (name, number):
+                        self.disk("compare", "b.qcow2", "--snapshot", which, f"{name}.raw", "-F",
+                                  "raw")
+                        self.disk("convert", "--force", "--snapshot", which, "b.qcow2", "c.qcow2")
+                        self.satisfies_qemu("c.qcow2", f"{name}.raw")
+        self.assertIn("there is none", self.disk("convert", "--snapshot", "x", "b.qcow2", "x.qcow2",
+                                                 code=3))
+        self.assertIn("raw", self.disk("convert", "--snapshot", "x", "-f", "raw", raw, "x.qcow2",
+                                       code=1))
+        self.assertIn("only be read", self.disk("serve", "-w", "--snapshot", "ours", "b.qcow2",
+                                                "-s", "s", code=4))
+
+
 @unittest.skipUnless(shutil.which("nbdkit") and shutil.which("nbdcopy") and
                      (BUILD / "lib/ferry/nbdkit-ferry-plugin.so").exists(),
                      "needs nbdkit, nbdcopy and the plugin (apt: nbdkit nbdkit-plugin-dev libnbd-bin)")
@@ -416,6 +446,15 @@ class Serving(Operator):
         self.serve("two.qcow2")
         self.call("qemu-io", "-f", "qcow2", "-c", "write 0 4k", "two.qcow2", code=1)
         self.call("qemu-img", "info", "-f", "qcow2", "two.qcow2")
+
+    def test_clients_read_a_snapshot_in_an_image(self):
+        self.make_chain()
+        self.disk("snapshot", "--create", "then", "two.qcow2")
+        self.call("qemu-io", "-f", "qcow2", "-c", "write -P 8 0 20M", "two.qcow2")
+        uri, _ = self.serve("two.qcow2", "--snapshot", "then")
+        self.call("nbdcopy", uri, "copy.raw")
+        self.call("cmp", "copy.raw", "seen.raw")
+        self.call("qemu-io", "-f", "raw", "-r", "-c", "write -P 1 0 4k", uri, code=1)
 
     def test_what_can_not_be_served(self):
         self.disk("serve", "x.qcow2", "--socket", "s", code=3)

@@ -166,6 +166,7 @@ static struct err *run(const struct option_result *operands)
     uint64_t at = 0;
 
     other.format = settings.other_format;
+    other.snapshot = NULL;
     TRY(side_open(&settings.source, operands->operands[0], &first));
     TRY(side_open(&other, operands->operands[1], &second));
     TRY(check_sizes(&first, &second));

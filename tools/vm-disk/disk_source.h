@@ -18,6 +18,7 @@ struct disk_source {
     const char *format;
     struct option_list folders;
     bool is_shared;
+    const char *snapshot; /* NULL: the disk as it is */
 };
 
 #define DISK_SOURCE_ROWS(type, field)                                                              \
@@ -26,7 +27,9 @@ struct disk_source {
         OPTION_LIST("image-folder", 0, type, field.folders, "FOLDER",                              \
                     "backing images may lie here, too; may be repeated"),                          \
         OPTION_FLAG("share", 'U', type, field.is_shared,                                           \
-                    "read it although a machine may be writing to it; what is read may be torn")
+                    "read it although a machine may be writing to it; what is read may be torn"),  \
+        OPTION_TEXT("snapshot", 0, type, field.snapshot, "NAME", NULL,                             \
+                    "read what this snapshot in the image holds (by its number or name)")
 
 /* ERR_DENIED, with what to do, when another process has it open for writing. */
 ERR_RESULT disk_source_open(const struct disk_source *source, const char *path,

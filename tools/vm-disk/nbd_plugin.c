@@ -89,6 +89,10 @@ static int plugin_config(const char *key, const char *value)
     }
     if (strcmp(key, "image-folder") == 0)
         return add_folder(value);
+    if (strcmp(key, "snapshot") == 0) {
+        source.snapshot = value; /* of the command line */
+        return 0;
+    }
     if (strcmp(key, "writable") == 0)
         return set_flag(value, &is_writable);
     if (strcmp(key, "share") == 0)

@@ -122,6 +122,8 @@ static void compose(struct words *words, const char *plugin, const char *image)
     for (size_t i = 0; i < settings.source.folders.count; i++)
         add(words, "image-folder=%s", settings.source.folders.values[i]);
     add(words, "writable=%s", settings.is_writable ? "true" : "false");
+    if (settings.source.snapshot != NULL)
+        add(words, "snapshot=%s", settings.source.snapshot);
     add(words, "share=%s", settings.source.is_shared ? "true" : "false");
 }
 
