@@ -3,11 +3,9 @@
  * qcow_bitmap_test.c - persistent bitmaps, made and kept up by us and by QEMU in turns: both must
  * say that the same parts of the disk were written, and QEMU must find neither error nor leak.
  */
-#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "base/checked_math.h"
 #include "base/limits.h"
@@ -17,49 +15,23 @@
 #include "storage/qcow/qcow_image.h"
 #include "storage/qcow/qcow_resize.h"
 #include "storage/testing/chance.h"
+#include "storage/testing/qemu_oracle.h"
 
 #define DISK_BYTES   (8 * MIB)
 #define SECTOR_BYTES 512u
-#define SKIPPED      77
 
-static char folder[64];
+static struct qemu_oracle oracle;
 static struct chance chance;
-
-/* Runs a command in the test's folder, quietly; gives its exit code. */
-__attribute__((format(printf, 1, 2))) static int run(const char *fmt, ...)
-{
-    char command[1024], whole[1200];
-    va_list args;
-
-    va_start(args, fmt);
-    (void)vsnprintf(command, sizeof(command), fmt, args);
-    va_end(args);
-    (void)snprintf(whole, sizeof(whole), "cd %s && { %s; } >last.log 2>&1", folder, command);
-    int status = system(whole);
-    return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
-}
-
-#define ASSERT_RUN(...) assert_int_equal(run(__VA_ARGS__), 0)
-
-static struct host_file *open_file(const char *name)
-{
-    struct host_file *file = NULL;
-    static char path[160];
-
-    (void)snprintf(path, sizeof(path), "%s/%s", folder, name);
-    ASSERT_OK(host_file_from_fd(open(path, O_RDWR | O_CLOEXEC), path, &file));
-    return file;
-}
 
 static void make_disk(const char *options)
 {
-    ASSERT_RUN("rm -f * && qemu-img create -f qcow2 -o %s disk.qcow2 8M", options);
+    ASSERT_RUN(&oracle, "rm -f * && qemu-img create -f qcow2 -o %s disk.qcow2 8M", options);
 }
 
 /* One operation on the file of the disk. */
 #define CHANGE(call)                                                                               \
     do {                                                                                           \
-        struct host_file *file = open_file("disk.qcow2");                                          \
+        struct host_file *file = qemu_oracle_open_disk(&oracle);                                   \
         ASSERT_OK(call);                                                                           \
         host_file_destroy(file);                                                                   \
     } while (0)
@@ -85,7 +57,7 @@ static void note(struct model *model, uint64_t offset, uint64_t len)
 
 static void expect_bits(const struct model *model, const char *name)
 {
-    struct host_file *file = open_file("disk.qcow2");
+    struct host_file *file = qemu_oracle_open_disk(&oracle);
     struct qcow_bitmap_set set;
 
     ASSERT_OK(qcow_bitmap_list(file, &set));
@@ -108,12 +80,13 @@ static void expect_qemu_sees(const struct model *model, const char *name)
     char path[160], text[160];
 
     ASSERT_RUN(
+        &oracle,
         "qemu-nbd -r -t -f qcow2 -B '%s' -k $PWD/socket --pid-file=nbd.pid --fork disk.qcow2 "
         "&& nbdinfo --map='qemu:dirty-bitmap:%s' \"nbd+unix:///?socket=$PWD/socket\" >map; "
         "code=$?; kill $(cat nbd.pid); while kill -0 $(cat nbd.pid); do :; done; exit $code",
         name, name);
     memset(seen, 0, sizeof(seen));
-    (void)snprintf(path, sizeof(path), "%s/map", folder);
+    (void)snprintf(path, sizeof(path), "%s/map", oracle.folder);
     FILE *map = fopen(path, "r");
     if (map == NULL) {
         fail_msg("no map");
@@ -159,7 +132,7 @@ static void keep_up(const char *options, unsigned granularity_bits)
     CHANGE(qcow_bitmap_add(file, "off", 0, false));
     expect_bits(&model, "since monday");
     for (unsigned i = 0; i < 4; i++) {
-        ASSERT_OK(qcow_image_open(open_file("disk.qcow2"), false, &disk));
+        ASSERT_OK(qcow_image_open(qemu_oracle_open_disk(&oracle), false, &disk));
         write_some(disk, &model);
         ASSERT_OK(block_flush(disk));
         if (i == 1) {
@@ -172,10 +145,10 @@ static void keep_up(const char *options, unsigned granularity_bits)
         expect_bits(&model, "since monday");
         expect_bits(&(struct model){.granularity_bits = 16}, "off");
         expect_qemu_sees(&model, "since monday");
-        ASSERT_RUN("qemu-io -f qcow2 -c 'write %uk 100k' disk.qcow2", 1000 + 512 * i);
+        ASSERT_RUN(&oracle, "qemu-io -f qcow2 -c 'write %uk 100k' disk.qcow2", 1000 + 512 * i);
         note(&model, (1000 + 512 * i) * KIB, 100 * KIB);
         expect_bits(&model, "since monday");
-        ASSERT_RUN("qemu-img check -f qcow2 disk.qcow2");
+        ASSERT_RUN(&oracle, "qemu-img check -f qcow2 disk.qcow2");
     }
 }
 
@@ -194,36 +167,38 @@ TEST(a_bitmap_that_was_not_saved_is_not_relied_on)
     struct block *disk = NULL;
 
     make_disk("cluster_size=64k");
-    ASSERT_RUN("qemu-img bitmap --add disk.qcow2 map && qemu-img bitmap --add disk.qcow2 other && "
+    ASSERT_RUN(&oracle,
+               "qemu-img bitmap --add disk.qcow2 map && qemu-img bitmap --add disk.qcow2 other && "
                "qemu-img bitmap --disable disk.qcow2 other");
-    ASSERT_OK(qcow_image_open(open_file("disk.qcow2"), false, &disk));
-    ASSERT_RUN("cp disk.qcow2 opened.qcow2"); /* nothing was written yet */
+    ASSERT_OK(qcow_image_open(qemu_oracle_open_disk(&oracle), false, &disk));
+    ASSERT_RUN(&oracle, "cp disk.qcow2 opened.qcow2"); /* nothing was written yet */
     write_some(disk, &model);
     ASSERT_OK(block_flush(disk));
-    ASSERT_RUN("cp disk.qcow2 cut.qcow2");
+    ASSERT_RUN(&oracle, "cp disk.qcow2 cut.qcow2");
     ASSERT_OK(block_close(disk));
     expect_bits(&model, "map");
 
-    ASSERT_RUN("qemu-img info -f qcow2 disk.qcow2 >info && ! grep in-use info");
-    ASSERT_RUN("qemu-img info -f qcow2 opened.qcow2 >info && ! grep in-use info");
-    ASSERT_RUN("qemu-img info -f qcow2 cut.qcow2 >info && grep in-use info");
-    ASSERT_RUN("mv cut.qcow2 disk.qcow2");
-    struct host_file *held = open_file("disk.qcow2");
+    ASSERT_RUN(&oracle, "qemu-img info -f qcow2 disk.qcow2 >info && ! grep in-use info");
+    ASSERT_RUN(&oracle, "qemu-img info -f qcow2 opened.qcow2 >info && ! grep in-use info");
+    ASSERT_RUN(&oracle, "qemu-img info -f qcow2 cut.qcow2 >info && grep in-use info");
+    ASSERT_RUN(&oracle, "mv cut.qcow2 disk.qcow2");
+    struct host_file *held = qemu_oracle_open_disk(&oracle);
     ASSERT_OK(qcow_bitmap_list(held, &set));
     assert_null(qcow_bitmap_find(&set, "map")->bits);
     assert_non_null(qcow_bitmap_find(&set, "other")->bits);
     qcow_bitmap_set_finish(&set);
     expect_refusal(qcow_bitmap_clear(held, "map"), held, ERR_STATE);
-    held = open_file("disk.qcow2");
+    held = qemu_oracle_open_disk(&oracle);
     expect_refusal(qcow_bitmap_merge(held, "map", "other"), held, ERR_STATE);
 
     /* It stays unreliable when the image is used again, and may be removed. */
-    ASSERT_OK(qcow_image_open(open_file("disk.qcow2"), false, &disk));
+    ASSERT_OK(qcow_image_open(qemu_oracle_open_disk(&oracle), false, &disk));
     write_some(disk, &model);
     ASSERT_OK(block_close(disk));
-    ASSERT_RUN("qemu-img info -f qcow2 disk.qcow2 >info && grep in-use info");
+    ASSERT_RUN(&oracle, "qemu-img info -f qcow2 disk.qcow2 >info && grep in-use info");
     CHANGE(qcow_bitmap_remove(file, "map"));
-    ASSERT_RUN("qemu-img check -f qcow2 disk.qcow2 && qemu-img info -f qcow2 disk.qcow2 >info && "
+    ASSERT_RUN(&oracle,
+               "qemu-img check -f qcow2 disk.qcow2 && qemu-img info -f qcow2 disk.qcow2 >info && "
                "! grep in-use info && grep other info");
 }
 
@@ -233,11 +208,11 @@ TEST(bitmaps_are_changed_as_a_whole)
 
     make_disk("cluster_size=4k");
     CHANGE(qcow_bitmap_add(file, "left", 16, true));
-    ASSERT_RUN("qemu-io -f qcow2 -c 'write 1M 70k' disk.qcow2");
+    ASSERT_RUN(&oracle, "qemu-io -f qcow2 -c 'write 1M 70k' disk.qcow2");
     note(&left, MIB, 70 * KIB);
     CHANGE(qcow_bitmap_enable(file, "left", false));
-    ASSERT_RUN("qemu-img bitmap --add -g 4k disk.qcow2 right");
-    ASSERT_RUN("qemu-io -f qcow2 -c 'write 3M 4k' disk.qcow2");
+    ASSERT_RUN(&oracle, "qemu-img bitmap --add -g 4k disk.qcow2 right");
+    ASSERT_RUN(&oracle, "qemu-io -f qcow2 -c 'write 3M 4k' disk.qcow2");
     note(&right, 3 * MIB, 4 * KIB);
     expect_bits(&left, "left");
     expect_bits(&right, "right");
@@ -250,13 +225,15 @@ TEST(bitmaps_are_changed_as_a_whole)
     CHANGE(qcow_bitmap_clear(file, "left"));
     expect_bits(&(struct model){.granularity_bits = 16}, "left");
     CHANGE(qcow_bitmap_enable(file, "left", true));
-    ASSERT_RUN("qemu-img check -f qcow2 disk.qcow2");
+    ASSERT_RUN(&oracle, "qemu-img check -f qcow2 disk.qcow2");
     CHANGE(qcow_bitmap_remove(file, "left"));
     CHANGE(qcow_bitmap_remove(file, "right"));
-    ASSERT_RUN("qemu-img check -f qcow2 disk.qcow2 && qemu-img info -f qcow2 disk.qcow2 >info && "
+    ASSERT_RUN(&oracle,
+               "qemu-img check -f qcow2 disk.qcow2 && qemu-img info -f qcow2 disk.qcow2 >info && "
                "! grep -i bitmap info");
     CHANGE(qcow_bitmap_add(file, "again", 31, true));
-    ASSERT_RUN("qemu-img check -f qcow2 disk.qcow2 && qemu-img bitmap --remove disk.qcow2 again");
+    ASSERT_RUN(&oracle,
+               "qemu-img check -f qcow2 disk.qcow2 && qemu-img bitmap --remove disk.qcow2 again");
 }
 
 TEST(the_header_gets_room_and_keeps_the_rest)
@@ -266,13 +243,15 @@ TEST(the_header_gets_room_and_keeps_the_rest)
 
     for (size_t i = 0; i < ARRAY_COUNT(sizes); i++) {
         make_disk("cluster_size=64k");
-        ASSERT_RUN("mv disk.qcow2 the-base-image.qcow2 && qemu-img create -f qcow2 -o "
+        ASSERT_RUN(&oracle,
+                   "mv disk.qcow2 the-base-image.qcow2 && qemu-img create -f qcow2 -o "
                    "cluster_size=%s -b the-base-image.qcow2 -F qcow2 disk.qcow2",
                    sizes[i]);
         CHANGE(qcow_bitmap_add(file, "map", 0, true));
-        ASSERT_RUN("qemu-img info -f qcow2 disk.qcow2 >info && grep the-base-image info && "
+        ASSERT_RUN(&oracle,
+                   "qemu-img info -f qcow2 disk.qcow2 >info && grep the-base-image info && "
                    "grep map info && qemu-img check -f qcow2 disk.qcow2");
-        ASSERT_RUN("qemu-io -f qcow2 -c 'write 2M 64k' disk.qcow2");
+        ASSERT_RUN(&oracle, "qemu-io -f qcow2 -c 'write 2M 64k' disk.qcow2");
         note(&model, 2 * MIB, 64 * KIB);
         expect_bits(&model, "map");
     }
@@ -283,22 +262,23 @@ TEST(what_can_not_be_done_is_refused)
     struct block *disk = NULL;
 
     make_disk("compat=0.10");
-    struct host_file *held = open_file("disk.qcow2");
+    struct host_file *held = qemu_oracle_open_disk(&oracle);
     expect_refusal(qcow_bitmap_add(held, "map", 0, true), held, ERR_INCOMPATIBLE);
     make_disk("cluster_size=64k");
-    held = open_file("disk.qcow2");
+    held = qemu_oracle_open_disk(&oracle);
     expect_refusal(qcow_bitmap_add(held, "", 0, true), held, ERR_INVALID);
-    held = open_file("disk.qcow2");
+    held = qemu_oracle_open_disk(&oracle);
     expect_refusal(qcow_bitmap_add(held, "map", 8, true), held, ERR_INVALID);
-    held = open_file("disk.qcow2");
+    held = qemu_oracle_open_disk(&oracle);
     expect_refusal(qcow_bitmap_remove(held, "map"), held, ERR_NOT_FOUND);
     CHANGE(qcow_bitmap_add(file, "map", 0, false));
-    held = open_file("disk.qcow2");
+    held = qemu_oracle_open_disk(&oracle);
     expect_refusal(qcow_bitmap_add(held, "map", 0, true), held, ERR_STATE);
-    ASSERT_OK(qcow_image_open(open_file("disk.qcow2"), false, &disk));
+    ASSERT_OK(qcow_image_open(qemu_oracle_open_disk(&oracle), false, &disk));
     assert_fails(qcow_image_resize(disk, 9 * MIB), ERR_STATE);
     ASSERT_OK(block_close(disk));
-    ASSERT_RUN("qemu-img check -f qcow2 disk.qcow2 && qemu-img info -f qcow2 disk.qcow2 >info && "
+    ASSERT_RUN(&oracle,
+               "qemu-img check -f qcow2 disk.qcow2 && qemu-img info -f qcow2 disk.qcow2 >info && "
                "grep map info");
 }
 
@@ -306,18 +286,13 @@ static int make_folder(void **state)
 {
     (void)state;
     chance = chance_of(chance_setting("FERRY_TEST_SEED", 6));
-    (void)snprintf(folder, sizeof(folder), "%s/qcow_bitmap_test.XXXXXX",
-                   access("/dev/shm", W_OK) == 0 ? "/dev/shm" : "/tmp");
-    return mkdtemp(folder) == NULL;
+    return qemu_oracle_init(&oracle, "qcow_bitmap_test");
 }
 
 static int remove_folder(void **state)
 {
-    char command[256];
-
     (void)state;
-    (void)snprintf(command, sizeof(command), "rm -rf %s", folder);
-    return system(command);
+    return qemu_oracle_finish(&oracle);
 }
 
 int main(void)
@@ -330,11 +305,7 @@ int main(void)
         cmocka_unit_test(what_can_not_be_done_is_refused),
     };
 
-    if (system("qemu-img --version >/dev/null 2>&1 && qemu-nbd --version >/dev/null 2>&1 && "
-               "nbdinfo --version >/dev/null 2>&1") != 0) {
-        print_message("skipped: QEMU's tools and nbdinfo are not installed (apt: qemu-utils, "
-                      "libnbd-bin)\n");
-        return SKIPPED;
-    }
+    if (!qemu_oracle_has("qemu-img qemu-nbd nbdinfo"))
+        return QEMU_ORACLE_SKIPPED;
     return cmocka_run_group_tests(tests, make_folder, remove_folder);
 }

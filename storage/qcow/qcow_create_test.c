@@ -4,51 +4,24 @@
  * was asked for is what they see, and what they write to it is read back.
  */
 #include <fcntl.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
 #include <sys/stat.h>
-#include <unistd.h>
 
 #include "base/checked_math.h"
 #include "base/limits.h"
 #include "base/unit_test.h"
 #include "storage/host_file.h"
 #include "storage/qcow/qcow_create.h"
+#include "storage/testing/qemu_oracle.h"
 
-#define SKIPPED 77
-
-static char folder[] = "/tmp/qcow_create_test.XXXXXX";
-
-/* Runs a command in the test's folder; gives its exit code. */
-__attribute__((format(printf, 1, 2))) static int run(const char *fmt, ...)
-{
-    char command[1024], whole[1200];
-    va_list args;
-
-    va_start(args, fmt);
-    (void)vsnprintf(command, sizeof(command), fmt, args);
-    va_end(args);
-    (void)snprintf(whole, sizeof(whole), "cd %s && { %s; } >last.log 2>&1", folder, command);
-    int status = system(whole);
-    return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
-}
-
-#define ASSERT_RUN(...)                                                                            \
-    do {                                                                                           \
-        if (run(__VA_ARGS__) != 0)                                                                 \
-            fail_msg("%s", #__VA_ARGS__);                                                          \
-    } while (0)
+static struct qemu_oracle oracle;
 
 static struct err *create(const struct qcow_create_options *options)
 {
-    char path[64];
     struct host_file *file = NULL;
 
-    (void)snprintf(path, sizeof(path), "%s/disk.qcow2", folder);
-    int fd = open(path, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
+    int fd = open(oracle.disk, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
     assert_true(fd >= 0);
-    ASSERT_OK(host_file_from_fd(fd, path, &file));
+    ASSERT_OK(host_file_from_fd(fd, oracle.disk, &file));
     struct err *err = qcow_create(file, options);
     host_file_destroy(file);
     return err;
@@ -56,11 +29,9 @@ static struct err *create(const struct qcow_create_options *options)
 
 static struct stat status_of_image(void)
 {
-    char path[64];
     struct stat status;
 
-    (void)snprintf(path, sizeof(path), "%s/disk.qcow2", folder);
-    assert_int_equal(stat(path, &status), 0);
+    assert_int_equal(stat(oracle.disk, &status), 0);
     return status;
 }
 
@@ -70,18 +41,23 @@ static void satisfies_qemu(const struct qcow_create_options *options)
     unsigned long long last = (options->virtual_bytes - 512) & ~511ull;
 
     ASSERT_OK(create(options));
-    if (run("qemu-img check -q -f qcow2 disk.qcow2") != 0 ||
-        run("qemu-io -f qcow2 -t writeback -c 'write -P 1 0 512' -c 'write -P 2 %llu 512' "
+    if (qemu_oracle_run(&oracle, "qemu-img check -q -f qcow2 disk.qcow2") != 0 ||
+        qemu_oracle_run(
+            &oracle,
+            "qemu-io -f qcow2 -t writeback -c 'write -P 1 0 512' -c 'write -P 2 %llu 512' "
             "-c 'write -P 3 70k 100k' disk.qcow2",
             last) != 0 ||
-        run("qemu-img check -q -f qcow2 disk.qcow2") != 0 ||
-        run("qemu-io -f qcow2 -c 'read -P 1 0 512' -c 'read -P 0 512 4k' -c 'read -P 2 %llu 512' "
+        qemu_oracle_run(&oracle, "qemu-img check -q -f qcow2 disk.qcow2") != 0 ||
+        qemu_oracle_run(
+            &oracle,
+            "qemu-io -f qcow2 -c 'read -P 1 0 512' -c 'read -P 0 512 4k' -c 'read -P 2 %llu 512' "
             "-c 'read -P 3 70k 100k' disk.qcow2 | tee read.log && ! grep -q failed read.log",
             last) != 0)
         fail_msg("clusters of 2^%u, version %u, refcounts of %u bits, extended %d, static %d, "
                  "preallocation %d: see %s/last.log",
                  options->cluster_bits, options->version, options->refcount_bits,
-                 options->has_extended_l2, options->is_static, (int)options->preallocation, folder);
+                 options->has_extended_l2, options->is_static, (int)options->preallocation,
+                 oracle.folder);
 }
 
 TEST(every_cluster_size_and_width_satisfies_qemu)
@@ -137,13 +113,13 @@ TEST(qemu_sees_the_features_that_were_asked_for)
                                                    .backing_name = "base.raw",
                                                    .backing_format = "raw"}));
 
-    ASSERT_RUN("qemu-img info -U --output=json disk.qcow2 > info.json");
-    ASSERT_RUN("grep -q '\"lazy-refcounts\": true' info.json");
-    ASSERT_RUN("grep -q '\"extended-l2\": true' info.json");
-    ASSERT_RUN("grep -q '\"refcount-bits\": 32' info.json");
-    ASSERT_RUN("grep -q '\"compression-type\": \"zstd\"' info.json");
-    ASSERT_RUN("grep -q '\"cluster-size\": 131072' info.json");
-    ASSERT_RUN("grep -q '\"backing-filename-format\": \"raw\"' info.json");
+    ASSERT_RUN(&oracle, "qemu-img info -U --output=json disk.qcow2 > info.json");
+    ASSERT_RUN(&oracle, "grep -q '\"lazy-refcounts\": true' info.json");
+    ASSERT_RUN(&oracle, "grep -q '\"extended-l2\": true' info.json");
+    ASSERT_RUN(&oracle, "grep -q '\"refcount-bits\": 32' info.json");
+    ASSERT_RUN(&oracle, "grep -q '\"compression-type\": \"zstd\"' info.json");
+    ASSERT_RUN(&oracle, "grep -q '\"cluster-size\": 131072' info.json");
+    ASSERT_RUN(&oracle, "grep -q '\"backing-filename-format\": \"raw\"' info.json");
 }
 
 TEST(a_static_image_of_a_large_disk_takes_little_space)
@@ -190,16 +166,13 @@ TEST(options_that_contradict_each_other_are_refused)
 static int make_folder(void **state)
 {
     (void)state;
-    return mkdtemp(folder) == NULL;
+    return qemu_oracle_init_in(&oracle, "/tmp", "qcow_create_test");
 }
 
 static int remove_folder(void **state)
 {
-    char command[64];
-
     (void)state;
-    (void)snprintf(command, sizeof(command), "rm -rf %s", folder);
-    return system(command);
+    return qemu_oracle_finish(&oracle);
 }
 
 int main(void)
@@ -215,11 +188,9 @@ int main(void)
         cmocka_unit_test(qemu_sees_the_features_that_were_asked_for),
     };
 
-    bool has_qemu =
-        system("qemu-img --version >/dev/null 2>&1 && qemu-io --version >/dev/null 2>&1") == 0;
+    bool has_qemu = qemu_oracle_has("qemu-img qemu-io");
     int failed = cmocka_run_group_tests(without, make_folder, has_qemu ? NULL : remove_folder);
     if (failed != 0 || has_qemu)
         return failed != 0 ? failed : cmocka_run_group_tests(with_qemu, NULL, remove_folder);
-    print_message("skipped in part: qemu-img and qemu-io are not installed (apt: qemu-utils)\n");
-    return SKIPPED;
+    return QEMU_ORACLE_SKIPPED;
 }

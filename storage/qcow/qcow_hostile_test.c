@@ -16,10 +16,8 @@
 #include <string.h>
 #include <sys/resource.h>
 #include <time.h>
-#include <unistd.h>
 
 #include "base/checked_math.h"
-#include "base/file_io.h"
 #include "base/limits.h"
 #include "base/unit_test.h"
 #include "storage/block_memory.h"
@@ -31,8 +29,8 @@
 #include "storage/testing/host_file_fake.h"
 #include "storage/testing/image_mutator.h"
 #include "storage/testing/qcow_checker.h"
+#include "storage/testing/qemu_oracle.h"
 
-#define SKIPPED          77
 #define MUTATIONS_MAX    4u
 #define QEMU_EVERY       25u
 #define SECONDS_MAX      2u
@@ -72,74 +70,24 @@ static const struct seed packed_seeds[] = {
     "qemu-io -d unmap -c 'write -P 1 0 5k' -c 'write -P 2 20k 9k' -c 'write -z 22k 2k' -c "        \
     "'discard 24k 1k' -c 'write -P 3 50k 3k' disk.qcow2"
 
-struct image {
-    uint8_t *bytes; /* owned */
-    size_t len;
-};
-
 static struct totals {
     uint64_t images, refused, read_only, sound, repaired, shown_to_qemu, stricter;
 } totals;
 
-static char folder[64];
+static struct qemu_oracle oracle;
 static struct chance chance;
 
-/* Runs a command in the test's folder; gives its exit code. */
-static int run(const char *command)
-{
-    char whole[1400];
-
-    (void)snprintf(whole, sizeof(whole), "cd %s && { %s; } >last.log 2>&1", folder, command);
-    int status = system(whole);
-    return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
-}
-
-static struct image load(const char *name)
-{
-    struct image image = {.len = 0};
-    void *data = NULL;
-    char path[160];
-
-    (void)snprintf(path, sizeof(path), "%s/%s", folder, name);
-    ASSERT_OK(file_read_all(path, 64 * MIB, &data, &image.len));
-    image.bytes = data;
-    return image;
-}
-
-static void store(const char *name, const struct image *image)
-{
-    char path[160];
-
-    (void)snprintf(path, sizeof(path), "%s/%s", folder, name);
-    FILE *file = fopen(path, "wb");
-    if (file == NULL) {
-        fail_msg("can not write %s", path);
-        return;
-    }
-    assert_int_equal(fwrite(image->bytes, 1, image->len, file), image->len);
-    assert_int_equal(fclose(file), 0);
-}
-
 /* For whoever looks into a failure, with FERRY_TEST_KEEP set. */
-static void keep_failed(const struct image *before, const struct image *after)
+static void keep_failed(const struct image_bytes *before, const struct image_bytes *after)
 {
     static unsigned failures;
     char name[64];
 
     (void)snprintf(name, sizeof(name), "failed%u-before.qcow2", ++failures);
-    store(name, before);
+    qemu_oracle_store(&oracle, name, before->data, before->len);
     (void)snprintf(name, sizeof(name), "failed%u-after.qcow2", failures);
-    store(name, after);
-    print_message("failed images are kept in %s\n", folder);
-}
-
-static struct image copy_of(const struct image *image)
-{
-    struct image copy = {malloc(image->len + 1), image->len};
-
-    assert_non_null(copy.bytes);
-    memcpy(copy.bytes, image->bytes, image->len);
-    return copy;
+    qemu_oracle_store(&oracle, name, after->data, after->len);
+    print_message("failed images are kept in %s\n", oracle.folder);
 }
 
 static struct block *make_backing(void)
@@ -172,13 +120,14 @@ static void use(struct block *disk)
 }
 
 /* Gives the file as it is afterwards. True when the image was taken. */
-static bool open_and_use(const struct image *image, bool is_read_only, struct image *out_after)
+static bool open_and_use(const struct image_bytes *image, bool is_read_only,
+                         struct image_bytes *out_after)
 {
     struct host_file *file = NULL;
     struct block *disk = NULL;
 
-    ASSERT_OK(host_file_fake_create(image->bytes, image->len, &file));
-    host_file_fake_keep(file, (void **)&out_after->bytes, &out_after->len);
+    ASSERT_OK(host_file_fake_create(image->data, image->len, &file));
+    host_file_fake_keep(file, (void **)&out_after->data, &out_after->len);
     struct err *err = qcow_image_open(file, is_read_only, &disk);
     bool is_taken = err == NULL;
     err_free(err);
@@ -191,33 +140,33 @@ static bool open_and_use(const struct image *image, bool is_read_only, struct im
     }
     bool must_stay = is_read_only || !is_taken;
     if (must_stay &&
-        (out_after->len != image->len || memcmp(out_after->bytes, image->bytes, image->len) != 0))
+        (out_after->len != image->len || memcmp(out_after->data, image->data, image->len) != 0))
         fail_msg("an image was changed that was %s", is_taken ? "opened for reading" : "refused");
     return is_taken;
 }
 
-static struct err *check(const struct image *image, struct qcow_check_report *out_report)
+static struct err *check(const struct image_bytes *image, struct qcow_check_report *out_report)
 {
     struct host_file *file = NULL;
 
-    ASSERT_OK(host_file_fake_create(image->bytes, image->len, &file));
+    ASSERT_OK(host_file_fake_create(image->data, image->len, &file));
     struct err *err = qcow_check(file, NULL, out_report);
     host_file_destroy(file);
     return err;
 }
 
-static void repair(const struct image *image)
+static void repair(const struct image_bytes *image)
 {
     struct host_file *file = NULL;
     struct qcow_repair_report report = {0};
-    struct image after = {.len = 0};
+    struct image_bytes after = {.len = 0};
 
-    ASSERT_OK(host_file_fake_create(image->bytes, image->len, &file));
-    host_file_fake_keep(file, (void **)&after.bytes, &after.len);
+    ASSERT_OK(host_file_fake_create(image->data, image->len, &file));
+    host_file_fake_keep(file, (void **)&after.data, &after.len);
     struct err *err = qcow_repair(file, QCOW_REPAIR_ALL, NULL, &report);
     host_file_destroy(file);
     if (err == NULL && report.after.errors == 0) {
-        struct qcow_verdict verdict = qcow_checker_run(after.bytes, after.len);
+        struct qcow_verdict verdict = qcow_checker_run(after.data, after.len);
         if (verdict.errors > 0 || verdict.leaks != report.after.leaks) {
             keep_failed(image, &after);
             fail_msg("repaired, and still %u errors and %u leaks: %s", verdict.errors,
@@ -226,11 +175,11 @@ static void repair(const struct image *image)
         totals.repaired++;
     }
     err_free(err);
-    free(after.bytes);
+    image_fixture_finish(&after);
 }
 
 /* qemu-img's exit codes: 0 sound, 1 can not be checked, 2 errors, 3 leaks. */
-static int verdict_of(const struct image *image)
+static int verdict_of(const struct image_bytes *image)
 {
     struct qcow_check_report report;
     struct err *err = check(image, &report);
@@ -247,12 +196,12 @@ static bool is_usable(int verdict)
 
 /* Refusing to check and finding errors are the same: not usable. Beyond that we are stricter in
  * what docs/formats/qcow2.md lists, and never more lenient. */
-static void compare_with_qemu(const struct image *image, const char *name)
+static void compare_with_qemu(const struct image_bytes *image, const char *name)
 {
     int ours = verdict_of(image);
 
-    store("broken.qcow2", image);
-    int theirs = run("timeout 20 qemu-img check -f qcow2 broken.qcow2");
+    qemu_oracle_store(&oracle, "broken.qcow2", image->data, image->len);
+    int theirs = qemu_oracle_run(&oracle, "timeout 20 qemu-img check -f qcow2 broken.qcow2");
     totals.shown_to_qemu++;
     if (ours == theirs || (!is_usable(ours) && !is_usable(theirs)))
         return;
@@ -274,27 +223,27 @@ static uint64_t processor_ns(void)
     return (uint64_t)time.tv_sec * 1000000000 + (uint64_t)time.tv_nsec;
 }
 
-static void try_image(const struct image *image, const char *name)
+static void try_image(const struct image_bytes *image, const char *name)
 {
     uint64_t began = processor_ns();
-    struct qcow_verdict verdict = qcow_checker_run(image->bytes, image->len);
-    struct image after = {.len = 0};
+    struct qcow_verdict verdict = qcow_checker_run(image->data, image->len);
+    struct image_bytes after = {.len = 0};
 
     totals.images++;
     if (open_and_use(image, true, &after))
         totals.read_only++;
     else
         totals.refused++;
-    free(after.bytes);
+    image_fixture_finish(&after);
     if (open_and_use(image, false, &after) && verdict.errors == 0 && !verdict.is_dirty) {
-        struct qcow_verdict then = qcow_checker_run(after.bytes, after.len);
+        struct qcow_verdict then = qcow_checker_run(after.data, after.len);
         if (then.errors > 0) {
             keep_failed(image, &after);
             fail_msg("%s: sound before it was used, and then: %s", name, then.first);
         }
         totals.sound++;
     }
-    free(after.bytes);
+    image_fixture_finish(&after);
     repair(image);
     if ((processor_ns() - began) / 1000000000 >= SECONDS_MAX) {
         keep_failed(image, image);
@@ -308,20 +257,20 @@ static void try_seed(const struct seed *seed, bool is_filled)
 {
     uint64_t count = chance_setting("FERRY_TEST_IMAGES", 300);
 
-    (void)run("rm -f disk.qcow2");
-    assert_int_equal(run(seed->commands), 0);
+    (void)qemu_oracle_run(&oracle, "rm -f disk.qcow2");
+    ASSERT_RUN(&oracle, "%s", seed->commands);
     if (is_filled)
-        assert_int_equal(run(FILL), 0);
-    struct image good = load("disk.qcow2");
+        ASSERT_RUN(&oracle, FILL);
+    struct image_bytes good = qemu_oracle_load(&oracle, "disk.qcow2");
     try_image(&good, seed->name);
     for (uint64_t i = 0; i < count; i++) {
-        struct image broken = copy_of(&good);
+        struct image_bytes broken = image_fixture_copy(&good);
         for (uint64_t j = 0; j <= chance_below(&chance, MUTATIONS_MAX); j++)
-            image_mutate(&chance, broken.bytes, &broken.len);
+            image_mutate(&chance, broken.data, &broken.len);
         try_image(&broken, seed->name);
-        free(broken.bytes);
+        image_fixture_finish(&broken);
     }
-    free(good.bytes);
+    image_fixture_finish(&good);
 }
 
 TEST(broken_images_do_no_harm)
@@ -332,21 +281,20 @@ TEST(broken_images_do_no_harm)
 
 TEST(broken_packed_images_do_no_harm)
 {
-    assert_int_equal(run("qemu-img create -f raw plain 64k && qemu-io -f raw -c 'write -P 4 0 9k' "
-                         "-c 'write -P 5 30k 9k' plain"),
-                     0);
+    ASSERT_RUN(&oracle, "qemu-img create -f raw plain 64k && qemu-io -f raw -c 'write -P 4 0 9k' "
+                        "-c 'write -P 5 30k 9k' plain");
     for (size_t i = 0; i < ARRAY_COUNT(packed_seeds); i++)
         try_seed(&packed_seeds[i], false);
 }
 
 TEST(a_file_cut_short_anywhere_does_no_harm)
 {
-    (void)run("rm -f disk.qcow2");
-    assert_int_equal(run(seeds[6].commands), 0);
-    struct image image = load("disk.qcow2");
+    (void)qemu_oracle_run(&oracle, "rm -f disk.qcow2");
+    ASSERT_RUN(&oracle, "%s", seeds[6].commands);
+    struct image_bytes image = qemu_oracle_load(&oracle, "disk.qcow2");
     for (; image.len >= 512; image.len -= 512)
         try_image(&image, "cut short");
-    free(image.bytes);
+    image_fixture_finish(&image);
 }
 
 TEST(memory_stays_bounded)
@@ -363,15 +311,11 @@ static int make_folder(void **state)
 {
     (void)state;
     chance = chance_of(chance_setting("FERRY_TEST_SEED", 11));
-    (void)snprintf(folder, sizeof(folder), "%s/qcow_hostile_test.XXXXXX",
-                   access("/dev/shm", W_OK) == 0 ? "/dev/shm" : "/tmp");
-    return mkdtemp(folder) == NULL;
+    return qemu_oracle_init(&oracle, "qcow_hostile_test");
 }
 
 static int remove_folder(void **state)
 {
-    char command[128];
-
     (void)state;
     print_message("%llu images: %llu refused, %llu read, %llu sound ones written, %llu repaired, "
                   "%llu shown to qemu-img, of which we refuse %llu that it takes\n",
@@ -381,8 +325,7 @@ static int remove_folder(void **state)
                   (unsigned long long)totals.stricter);
     if (getenv("FERRY_TEST_KEEP") != NULL)
         return 0;
-    (void)snprintf(command, sizeof(command), "rm -rf %s", folder);
-    return system(command);
+    return qemu_oracle_finish(&oracle);
 }
 
 int main(void)
@@ -394,9 +337,7 @@ int main(void)
         cmocka_unit_test(memory_stays_bounded),
     };
 
-    if (system("qemu-img --version >/dev/null 2>&1 && qemu-io --version >/dev/null 2>&1") != 0) {
-        print_message("skipped: qemu-img and qemu-io are not installed (apt: qemu-utils)\n");
-        return SKIPPED;
-    }
+    if (!qemu_oracle_has("qemu-img qemu-io"))
+        return QEMU_ORACLE_SKIPPED;
     return cmocka_run_group_tests(tests, make_folder, remove_folder);
 }

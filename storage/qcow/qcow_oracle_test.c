@@ -10,53 +10,21 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
-#include <unistd.h>
 
 #include "base/checked_math.h"
 #include "base/unit_test.h"
 #include "storage/disk_image.h"
 #include "storage/host_file.h"
 #include "storage/qcow/qcow_create.h"
+#include "storage/testing/chance.h"
+#include "storage/testing/qemu_oracle.h"
 
 #define DISK_BYTES   ((8u << 20) + 1536)
 #define SECTOR_BYTES 512u
 #define REQUEST_MAX  (300u << 10)
-#define SKIPPED      77
 
-/* In memory where that is possible: barriers cost nothing there. */
-static char folder[64];
-static uint64_t random_state;
-
-static uint64_t random_below(uint64_t limit)
-{
-    random_state ^= random_state << 13;
-    random_state ^= random_state >> 7;
-    random_state ^= random_state << 17;
-    return random_state % limit;
-}
-
-static uint64_t setting(const char *name, uint64_t otherwise)
-{
-    const char *text = getenv(name);
-
-    return text == NULL ? otherwise : strtoull(text, NULL, 10);
-}
-
-/* Runs a command in the test's folder, quietly; gives its exit code. */
-__attribute__((format(printf, 1, 2))) static int run(const char *fmt, ...)
-{
-    char command[1024], whole[1200];
-    va_list args;
-
-    va_start(args, fmt);
-    (void)vsnprintf(command, sizeof(command), fmt, args);
-    va_end(args);
-    (void)snprintf(whole, sizeof(whole), "cd %s && { %s; } >last.log 2>&1", folder, command);
-    int status = system(whole);
-    return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
-}
-
-#define ASSERT_RUN(...) assert_int_equal(run(__VA_ARGS__), 0)
+static struct qemu_oracle oracle;
+static struct chance chance;
 
 enum backing { BACKING_NONE, BACKING_RAW, BACKING_COMPRESSED, BACKING_ZSTD_SHORT, BACKING_COUNT };
 
@@ -74,17 +42,6 @@ struct fixture {
     uint8_t *buffer;
 };
 
-static void write_file(const char *name, const uint8_t *data, size_t len)
-{
-    char path[160];
-
-    (void)snprintf(path, sizeof(path), "%s/%s", folder, name);
-    FILE *file = fopen(path, "wb");
-    assert_non_null(file);
-    assert_int_equal(fwrite(data, 1, len, file), len);
-    assert_int_equal(fclose(file), 0);
-}
-
 /* Bases hold text that compresses, noise that does not, and holes. */
 static void make_base(const struct fixture *fixture)
 {
@@ -96,14 +53,15 @@ static void make_base(const struct fixture *fixture)
     for (size_t at = 0; at < base_bytes; at++) {
         size_t stripe = at / 50000 % 4;
         fixture->model[at] = stripe == 0   ? 0
-                             : stripe == 1 ? (uint8_t)random_below(256)
+                             : stripe == 1 ? (uint8_t)chance_below(&chance, 256)
                                            : (uint8_t)(at / 700);
     }
-    write_file("base.raw", fixture->model, base_bytes);
+    qemu_oracle_store(&oracle, "base.raw", fixture->model, base_bytes);
     if (fixture->shape.backing == BACKING_COMPRESSED)
-        ASSERT_RUN("qemu-img convert -f raw -O qcow2 -c base.raw base.qcow2");
+        ASSERT_RUN(&oracle, "qemu-img convert -f raw -O qcow2 -c base.raw base.qcow2");
     if (fixture->shape.backing == BACKING_ZSTD_SHORT)
-        ASSERT_RUN("qemu-img convert -f raw -O qcow2 -c -o compression_type=zstd,cluster_size=32k "
+        ASSERT_RUN(&oracle,
+                   "qemu-img convert -f raw -O qcow2 -c -o compression_type=zstd,cluster_size=32k "
                    "base.raw base.qcow2");
 }
 
@@ -118,11 +76,9 @@ static void make_ours(const struct shape *shape, const char *backing_name,
         .backing_format = backing_format,
     };
     struct host_file *file = NULL;
-    char path[160];
 
-    (void)snprintf(path, sizeof(path), "%s/disk.qcow2", folder);
-    ASSERT_OK(
-        host_file_from_fd(open(path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0644), path, &file));
+    ASSERT_OK(host_file_from_fd(open(oracle.disk, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0644),
+                                oracle.disk, &file));
     ASSERT_OK(qcow_create(file, &options));
     host_file_destroy(file);
 }
@@ -137,43 +93,32 @@ static void make_disk(const struct shape *shape)
     if (shape->qemu_options == NULL)
         make_ours(shape, name, format);
     else if (name == NULL)
-        ASSERT_RUN("qemu-img create -f qcow2 -o cluster_size=%u,%s disk.qcow2 %u",
+        ASSERT_RUN(&oracle, "qemu-img create -f qcow2 -o cluster_size=%u,%s disk.qcow2 %u",
                    1u << shape->cluster_bits, shape->qemu_options, DISK_BYTES);
     else
-        ASSERT_RUN("qemu-img create -f qcow2 -b %s -F %s -o cluster_size=%u,%s disk.qcow2 %u", name,
+        ASSERT_RUN(&oracle,
+                   "qemu-img create -f qcow2 -b %s -F %s -o cluster_size=%u,%s disk.qcow2 %u", name,
                    format, 1u << shape->cluster_bits, shape->qemu_options, DISK_BYTES);
-}
-
-static void open_disk(struct fixture *fixture)
-{
-    char path[160];
-
-    (void)snprintf(path, sizeof(path), "%s/disk.qcow2", folder);
-    struct err *err = disk_image_open(path, "qcow2", DISK_IMAGE_WRITABLE, &fixture->disk);
-    if (err != NULL)
-        fail_msg("%s", err_message(err));
 }
 
 static void judge(const struct fixture *fixture)
 {
-    write_file("model.raw", fixture->model, DISK_BYTES);
-    int check = run("qemu-img check -f qcow2 disk.qcow2");
-    int compare = run("qemu-img compare -f qcow2 -F raw disk.qcow2 model.raw");
-    if (check != 0 || compare != 0)
+    struct qemu_oracle_verdict verdict = qemu_oracle_judge(&oracle, fixture->model, DISK_BYTES);
+    if (verdict.check != 0 || verdict.compare != 0)
         fail_msg("clusters of %u, version %u, backing %d, '%s': check %d, compare %d",
                  1u << fixture->shape.cluster_bits, fixture->shape.version,
                  (int)fixture->shape.backing,
-                 fixture->shape.qemu_options == NULL ? "ours" : fixture->shape.qemu_options, check,
-                 compare);
+                 fixture->shape.qemu_options == NULL ? "ours" : fixture->shape.qemu_options,
+                 verdict.check, verdict.compare);
 }
 
 static uint64_t random_range(uint64_t *out_len)
 {
-    uint64_t limit = random_below(4) == 0 ? REQUEST_MAX : 9000;
-    uint64_t len = (1 + random_below(limit / SECTOR_BYTES)) * SECTOR_BYTES;
-    uint64_t offset = random_below((DISK_BYTES - len) / SECTOR_BYTES + 1) * SECTOR_BYTES;
+    uint64_t limit = chance_below(&chance, 4) == 0 ? REQUEST_MAX : 9000;
+    uint64_t len = (1 + chance_below(&chance, limit / SECTOR_BYTES)) * SECTOR_BYTES;
+    uint64_t offset = chance_below(&chance, (DISK_BYTES - len) / SECTOR_BYTES + 1) * SECTOR_BYTES;
 
-    if (random_below(12) == 0)
+    if (chance_below(&chance, 12) == 0)
         offset = DISK_BYTES - len;
     *out_len = len;
     return offset;
@@ -182,10 +127,11 @@ static uint64_t random_range(uint64_t *out_len)
 static void do_write(struct fixture *fixture, uint64_t offset, uint64_t len)
 {
     struct iovec iovs[3];
-    size_t first = (size_t)random_below(len), second = (size_t)random_below(len - first);
+    size_t first = (size_t)chance_below(&chance, len);
+    size_t second = (size_t)chance_below(&chance, len - first);
 
     for (uint64_t i = 0; i < len; i += 8) {
-        uint64_t value = random_below(UINT64_MAX);
+        uint64_t value = chance_below(&chance, UINT64_MAX);
         memcpy(fixture->model + offset + i, &value, MIN(len - i, (uint64_t)8));
     }
     iovs[0] = (struct iovec){fixture->model + offset, first};
@@ -223,11 +169,11 @@ static void do_something(struct fixture *fixture)
 {
     uint64_t len, offset = random_range(&len);
 
-    switch (random_below(16)) {
+    switch (chance_below(&chance, 16)) {
     case 0:
     case 1:
         memset(fixture->model + offset, 0, len);
-        ASSERT_OK(block_write_zeroes(fixture->disk, offset, len, random_below(2) == 0));
+        ASSERT_OK(block_write_zeroes(fixture->disk, offset, len, chance_below(&chance, 2) == 0));
         break;
     case 2:
     case 3: do_discard(fixture, offset, len); break;
@@ -235,7 +181,7 @@ static void do_something(struct fixture *fixture)
     case 5: ASSERT_OK(block_flush(fixture->disk)); break;
     case 6:
         ASSERT_OK(block_close(fixture->disk));
-        open_disk(fixture);
+        ASSERT_OK(disk_image_open(oracle.disk, "qcow2", DISK_IMAGE_WRITABLE, &fixture->disk));
         break;
     case 7:
     case 8: do_read(fixture, offset, len); break;
@@ -247,13 +193,13 @@ static void try_shape(const struct shape *shape)
 {
     struct fixture fixture = {
         .shape = *shape, .model = malloc(DISK_BYTES + 8), .buffer = malloc(DISK_BYTES)};
-    uint64_t operations = setting("FERRY_TEST_OPERATIONS", 70);
+    uint64_t operations = chance_setting("FERRY_TEST_OPERATIONS", 70);
 
     assert_true(fixture.model != NULL && fixture.buffer != NULL);
-    (void)run("rm -f *.qcow2 *.raw");
+    (void)qemu_oracle_run(&oracle, "rm -f *.qcow2 *.raw");
     make_base(&fixture);
     make_disk(shape);
-    open_disk(&fixture);
+    ASSERT_OK(disk_image_open(oracle.disk, "qcow2", DISK_IMAGE_WRITABLE, &fixture.disk));
     for (uint64_t i = 0; i < operations; i++)
         do_something(&fixture);
     for (uint64_t at = 0; at < DISK_BYTES; at += REQUEST_MAX)
@@ -262,13 +208,13 @@ static void try_shape(const struct shape *shape)
     judge(&fixture);
 
     /* QEMU writes the image, then we go on. */
-    ASSERT_RUN("qemu-io -f qcow2 -c 'write -P 65 3000k 100k' -c 'write -z 100k 300k' "
-               "-c 'write -P 66 5001k 3k' -c 'write -z -u 3010k 4k' disk.qcow2");
+    ASSERT_RUN(&oracle, "qemu-io -f qcow2 -c 'write -P 65 3000k 100k' -c 'write -z 100k 300k' "
+                        "-c 'write -P 66 5001k 3k' -c 'write -z -u 3010k 4k' disk.qcow2");
     memset(fixture.model + 3000 * 1024, 65, 100 * 1024);
     memset(fixture.model + 100 * 1024, 0, 300 * 1024);
     memset(fixture.model + 5001 * 1024, 66, 3 * 1024);
     memset(fixture.model + 3010 * 1024, 0, 4 * 1024);
-    open_disk(&fixture);
+    ASSERT_OK(disk_image_open(oracle.disk, "qcow2", DISK_IMAGE_WRITABLE, &fixture.disk));
     for (uint64_t i = 0; i < operations / 4; i++)
         do_something(&fixture);
     ASSERT_OK(block_close(fixture.disk));
@@ -320,13 +266,14 @@ TEST(compressed_images_are_written_and_satisfy_qemu)
                                   .model = malloc(DISK_BYTES + 8),
                                   .buffer = malloc(DISK_BYTES)};
         assert_true(fixture.model != NULL && fixture.buffer != NULL);
-        (void)run("rm -f *.qcow2 *.raw");
+        (void)qemu_oracle_run(&oracle, "rm -f *.qcow2 *.raw");
         make_base(&fixture);
-        ASSERT_RUN("qemu-img convert -f raw -O qcow2 -c -o %s base.raw disk.qcow2", options[i]);
-        open_disk(&fixture);
+        ASSERT_RUN(&oracle, "qemu-img convert -f raw -O qcow2 -c -o %s base.raw disk.qcow2",
+                   options[i]);
+        ASSERT_OK(disk_image_open(oracle.disk, "qcow2", DISK_IMAGE_WRITABLE, &fixture.disk));
         for (uint64_t at = 0; at < DISK_BYTES; at += REQUEST_MAX)
             do_read(&fixture, at, MIN(REQUEST_MAX, DISK_BYTES - at));
-        for (uint64_t op = 0; op < setting("FERRY_TEST_OPERATIONS", 100); op++)
+        for (uint64_t op = 0; op < chance_setting("FERRY_TEST_OPERATIONS", 100); op++)
             do_something(&fixture);
         ASSERT_OK(block_close(fixture.disk));
         judge(&fixture);
@@ -339,13 +286,13 @@ TEST(qemu_img_refuses_a_disk_that_is_in_use)
 {
     struct fixture fixture = {.disk = NULL};
 
-    (void)run("rm -f *.qcow2 *.raw");
-    ASSERT_RUN("qemu-img create -f qcow2 disk.qcow2 %u", DISK_BYTES);
-    open_disk(&fixture);
-    ASSERT_RUN("qemu-img info -f qcow2 disk.qcow2 2>&1 | grep -q 'Failed to get.*lock'");
-    ASSERT_RUN("qemu-img info -U -f qcow2 disk.qcow2");
+    (void)qemu_oracle_run(&oracle, "rm -f *.qcow2 *.raw");
+    ASSERT_RUN(&oracle, "qemu-img create -f qcow2 disk.qcow2 %u", DISK_BYTES);
+    ASSERT_OK(disk_image_open(oracle.disk, "qcow2", DISK_IMAGE_WRITABLE, &fixture.disk));
+    ASSERT_RUN(&oracle, "qemu-img info -f qcow2 disk.qcow2 2>&1 | grep -q 'Failed to get.*lock'");
+    ASSERT_RUN(&oracle, "qemu-img info -U -f qcow2 disk.qcow2");
     ASSERT_OK(block_close(fixture.disk));
-    ASSERT_RUN("qemu-img info -f qcow2 disk.qcow2");
+    ASSERT_RUN(&oracle, "qemu-img info -f qcow2 disk.qcow2");
 }
 
 TEST(layers_of_a_switched_disk_satisfy_qemu)
@@ -356,27 +303,27 @@ TEST(layers_of_a_switched_disk_satisfy_qemu)
     char path[160], *overlay = NULL;
 
     assert_true(fixture.model != NULL && fixture.buffer != NULL);
-    (void)run("rm -f *.qcow2 *.raw");
+    (void)qemu_oracle_run(&oracle, "rm -f *.qcow2 *.raw");
     make_base(&fixture);
     make_disk(&(struct shape){16, 3, BACKING_COMPRESSED, "compat=1.1"});
-    open_disk(&fixture);
-    (void)snprintf(path, sizeof(path), "%s/disk.qcow2", folder);
+    ASSERT_OK(disk_image_open(oracle.disk, "qcow2", DISK_IMAGE_WRITABLE, &fixture.disk));
+    (void)snprintf(path, sizeof(path), "%s", oracle.disk);
     for (int layer = 0; layer < 4; layer++) {
         for (int i = 0; i < 30; i++)
-            do_write(&fixture, random_below(DISK_BYTES / 1024) * 1024, 1024);
+            do_write(&fixture, chance_below(&chance, DISK_BYTES / 1024) * 1024, 1024);
         ASSERT_OK(disk_image_next_overlay(path, &overlay));
         ASSERT_OK(disk_image_create_overlay(overlay, path, "qcow2", DISK_BYTES));
         ASSERT_OK(disk_image_switch(&fixture.disk, path, "qcow2", overlay));
-        ASSERT_RUN("qemu-img check -U -f qcow2 %s", path);
+        ASSERT_RUN(&oracle, "qemu-img check -U -f qcow2 %s", path);
         (void)snprintf(path, sizeof(path), "%s", overlay);
         free(overlay);
     }
     do_write(&fixture, 4096, 8192);
     ASSERT_OK(block_close(fixture.disk));
 
-    write_file("model.raw", fixture.model, DISK_BYTES);
-    ASSERT_RUN("qemu-img check -f qcow2 %s", path);
-    ASSERT_RUN("qemu-img compare -f qcow2 -F raw %s model.raw", path);
+    qemu_oracle_store(&oracle, "model.raw", fixture.model, DISK_BYTES);
+    ASSERT_RUN(&oracle, "qemu-img check -f qcow2 %s", path);
+    ASSERT_RUN(&oracle, "qemu-img compare -f qcow2 -F raw %s model.raw", path);
     free(fixture.model);
     free(fixture.buffer);
 }
@@ -384,19 +331,14 @@ TEST(layers_of_a_switched_disk_satisfy_qemu)
 static int make_folder(void **state)
 {
     (void)state;
-    random_state = setting("FERRY_TEST_SEED", 20240611) * 2654435761u + 1;
-    (void)snprintf(folder, sizeof(folder), "%s/qcow_oracle_test.XXXXXX",
-                   access("/dev/shm", W_OK) == 0 ? "/dev/shm" : "/tmp");
-    return mkdtemp(folder) == NULL;
+    chance = chance_of(chance_setting("FERRY_TEST_SEED", 20240611));
+    return qemu_oracle_init(&oracle, "qcow_oracle_test");
 }
 
 static int remove_folder(void **state)
 {
-    char command[256];
-
     (void)state;
-    (void)snprintf(command, sizeof(command), "chmod -R u+w %s; rm -rf %s", folder, folder);
-    return system(command);
+    return qemu_oracle_finish(&oracle);
 }
 
 int main(void)
@@ -409,9 +351,7 @@ int main(void)
         cmocka_unit_test(layers_of_a_switched_disk_satisfy_qemu),
     };
 
-    if (system("qemu-img --version >/dev/null 2>&1 && qemu-io --version >/dev/null 2>&1") != 0) {
-        print_message("skipped: qemu-img and qemu-io are not installed (apt: qemu-utils)\n");
-        return SKIPPED;
-    }
+    if (!qemu_oracle_has("qemu-img qemu-io"))
+        return QEMU_ORACLE_SKIPPED;
     return cmocka_run_group_tests(tests, make_folder, remove_folder);
 }

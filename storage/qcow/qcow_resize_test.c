@@ -3,11 +3,8 @@
  * qcow_resize_test.c - disks that grow and shrink, while snapshots hold what they held. QEMU judges
  * the image after each step, a plain array the content.
  */
-#include <fcntl.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "base/checked_math.h"
 #include "base/limits.h"
@@ -18,31 +15,15 @@
 #include "storage/qcow/qcow_resize.h"
 #include "storage/qcow/qcow_snapshot.h"
 #include "storage/testing/chance.h"
+#include "storage/testing/qemu_oracle.h"
 
 #define BYTES_MAX     (6 * MIB)
 #define BACKING_BYTES (4 * MIB)
 #define SECTOR_BYTES  512u
 #define STEPS         14u
-#define SKIPPED       77
 
-static char folder[64];
+static struct qemu_oracle oracle;
 static struct chance chance;
-
-/* Runs a command in the test's folder, quietly; gives its exit code. */
-__attribute__((format(printf, 1, 2))) static int run(const char *fmt, ...)
-{
-    char command[1024], whole[1200];
-    va_list args;
-
-    va_start(args, fmt);
-    (void)vsnprintf(command, sizeof(command), fmt, args);
-    va_end(args);
-    (void)snprintf(whole, sizeof(whole), "cd %s && { %s; } >last.log 2>&1", folder, command);
-    int status = system(whole);
-    return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
-}
-
-#define ASSERT_RUN(...) assert_int_equal(run(__VA_ARGS__), 0)
 
 struct fixture {
     const char *options;
@@ -51,30 +32,6 @@ struct fixture {
     uint8_t *model; /* owned; BYTES_MAX */
     uint64_t bytes;
 };
-
-static void write_file(const char *name, const uint8_t *data, size_t len)
-{
-    char path[160];
-
-    (void)snprintf(path, sizeof(path), "%s/%s", folder, name);
-    FILE *file = fopen(path, "wb");
-    if (file == NULL) {
-        fail_msg("can not write %s", path);
-        return;
-    }
-    assert_int_equal(fwrite(data, 1, len, file), len);
-    assert_int_equal(fclose(file), 0);
-}
-
-static struct host_file *open_file(void)
-{
-    struct host_file *file = NULL;
-    static char path[160];
-
-    (void)snprintf(path, sizeof(path), "%s/disk.qcow2", folder);
-    ASSERT_OK(host_file_from_fd(open(path, O_RDWR | O_CLOEXEC), path, &file));
-    return file;
-}
 
 static void fill_backing(uint8_t *bytes)
 {
@@ -86,7 +43,7 @@ static void open_disk(struct fixture *fixture)
 {
     struct block *backing = NULL;
 
-    ASSERT_OK(qcow_image_open(open_file(), false, &fixture->disk));
+    ASSERT_OK(qcow_image_open(qemu_oracle_open_disk(&oracle), false, &fixture->disk));
     if (!fixture->has_backing)
         return;
     ASSERT_OK(block_memory_create(BACKING_BYTES, &backing));
@@ -123,15 +80,13 @@ static void resize(struct fixture *fixture)
 
 static void judge(const struct fixture *fixture)
 {
-    write_file("model.raw", fixture->model, fixture->bytes);
-    int check = run("qemu-img check -f qcow2 disk.qcow2");
-    int compare = run("qemu-img compare -f qcow2 -F raw disk.qcow2 model.raw");
-    int size =
-        run("qemu-img info -f qcow2 --output=json disk.qcow2 | grep '\"virtual-size\": %llu'",
-            (unsigned long long)fixture->bytes);
-    if (check != 0 || compare != 0 || size != 0)
+    struct qemu_oracle_verdict verdict = qemu_oracle_judge(&oracle, fixture->model, fixture->bytes);
+    int size = qemu_oracle_run(
+        &oracle, "qemu-img info -f qcow2 --output=json disk.qcow2 | grep '\"virtual-size\": %llu'",
+        (unsigned long long)fixture->bytes);
+    if (verdict.check != 0 || verdict.compare != 0 || size != 0)
         fail_msg("'%s', %llu bytes: check %d, compare %d, size %d", fixture->options,
-                 (unsigned long long)fixture->bytes, check, compare, size);
+                 (unsigned long long)fixture->bytes, verdict.check, verdict.compare, size);
 }
 
 static void try_options(const char *options, bool has_backing)
@@ -143,13 +98,13 @@ static void try_options(const char *options, bool has_backing)
 
     fixture.model = calloc(1, BYTES_MAX);
     assert_true(fixture.model != NULL && marked != NULL);
-    (void)run("rm -f *");
+    (void)qemu_oracle_run(&oracle, "rm -f *");
     if (has_backing) {
         fill_backing(fixture.model);
-        write_file("base.raw", fixture.model, BACKING_BYTES);
+        qemu_oracle_store(&oracle, "base.raw", fixture.model, BACKING_BYTES);
         memset(fixture.model + fixture.bytes, 0, BACKING_BYTES - fixture.bytes);
     }
-    ASSERT_RUN("qemu-img create -f qcow2 %s -o %s disk.qcow2 2M",
+    ASSERT_RUN(&oracle, "qemu-img create -f qcow2 %s -o %s disk.qcow2 2M",
                has_backing ? "-b base.raw -F raw" : "", options);
     for (unsigned i = 0; i < STEPS; i++) {
         open_disk(&fixture);
@@ -159,12 +114,12 @@ static void try_options(const char *options, bool has_backing)
         ASSERT_OK(block_close(fixture.disk));
         judge(&fixture);
         if (i == STEPS / 2) {
-            ASSERT_RUN("qemu-img snapshot -c mark disk.qcow2");
+            ASSERT_RUN(&oracle, "qemu-img snapshot -c mark disk.qcow2");
             memcpy(marked, fixture.model, BYTES_MAX);
             marked_bytes = fixture.bytes;
         }
     }
-    struct host_file *file = open_file();
+    struct host_file *file = qemu_oracle_open_disk(&oracle);
     ASSERT_OK(qcow_snapshot_apply(file, "mark"));
     host_file_destroy(file);
     memcpy(fixture.model, marked, BYTES_MAX);
@@ -194,13 +149,14 @@ TEST(the_state_of_a_machine_does_not_come_to_light)
 {
     struct fixture fixture = {.options = "vm", .bytes = 2 * MIB, .model = calloc(1, BYTES_MAX)};
 
-    if (run("qemu-system-x86_64 --version") != 0)
+    if (qemu_oracle_run(&oracle, "qemu-system-x86_64 --version") != 0)
         skip();
     assert_non_null(fixture.model);
-    ASSERT_RUN("rm -f * && qemu-img create -f qcow2 -o cluster_size=4k disk.qcow2 2M");
-    ASSERT_RUN("(echo 'savevm vm'; echo quit) | qemu-system-x86_64 -machine none -display none "
+    ASSERT_RUN(&oracle, "rm -f * && qemu-img create -f qcow2 -o cluster_size=4k disk.qcow2 2M");
+    ASSERT_RUN(&oracle,
+               "(echo 'savevm vm'; echo quit) | qemu-system-x86_64 -machine none -display none "
                "-monitor stdio -m 16 -drive if=none,id=d0,file=disk.qcow2,format=qcow2");
-    struct host_file *file = open_file();
+    struct host_file *file = qemu_oracle_open_disk(&oracle);
     ASSERT_OK(qcow_snapshot_apply(file, "vm"));
     host_file_destroy(file);
     open_disk(&fixture);
@@ -214,7 +170,7 @@ TEST(sizes_that_are_not_possible_are_refused)
 {
     struct fixture fixture = {.bytes = 2 * MIB};
 
-    ASSERT_RUN("rm -f * && qemu-img create -f qcow2 -o cluster_size=512 disk.qcow2 2M");
+    ASSERT_RUN(&oracle, "rm -f * && qemu-img create -f qcow2 -o cluster_size=512 disk.qcow2 2M");
     open_disk(&fixture);
     assert_fails(qcow_image_resize(fixture.disk, 1000), ERR_INVALID);
     assert_fails(qcow_image_resize(fixture.disk, 256 * GIB), ERR_INVALID);
@@ -222,25 +178,20 @@ TEST(sizes_that_are_not_possible_are_refused)
     ASSERT_OK(qcow_image_resize(fixture.disk, 0));
     ASSERT_OK(qcow_image_resize(fixture.disk, 2 * MIB));
     ASSERT_OK(block_close(fixture.disk));
-    ASSERT_RUN("qemu-img check -f qcow2 disk.qcow2");
+    ASSERT_RUN(&oracle, "qemu-img check -f qcow2 disk.qcow2");
 }
 
 static int make_folder(void **state)
 {
     (void)state;
     chance = chance_of(chance_setting("FERRY_TEST_SEED", 5));
-    (void)snprintf(folder, sizeof(folder), "%s/qcow_resize_test.XXXXXX",
-                   access("/dev/shm", W_OK) == 0 ? "/dev/shm" : "/tmp");
-    return mkdtemp(folder) == NULL;
+    return qemu_oracle_init(&oracle, "qcow_resize_test");
 }
 
 static int remove_folder(void **state)
 {
-    char command[256];
-
     (void)state;
-    (void)snprintf(command, sizeof(command), "rm -rf %s", folder);
-    return system(command);
+    return qemu_oracle_finish(&oracle);
 }
 
 int main(void)
@@ -252,9 +203,7 @@ int main(void)
         cmocka_unit_test(sizes_that_are_not_possible_are_refused),
     };
 
-    if (system("qemu-img --version >/dev/null 2>&1") != 0) {
-        print_message("skipped: qemu-img is not installed (apt: qemu-utils)\n");
-        return SKIPPED;
-    }
+    if (!qemu_oracle_has("qemu-img"))
+        return QEMU_ORACLE_SKIPPED;
     return cmocka_run_group_tests(tests, make_folder, remove_folder);
 }

@@ -5,53 +5,21 @@
  *
  * FERRY_TEST_SEED selects other requests, FERRY_TEST_OPERATIONS how many between snapshots.
  */
-#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "base/checked_math.h"
 #include "base/unit_test.h"
 #include "storage/disk_image.h"
+#include "storage/testing/chance.h"
+#include "storage/testing/qemu_oracle.h"
 
 #define DISK_BYTES   (6u << 20)
 #define SECTOR_BYTES 512u
-#define SKIPPED      77
 
-static char folder[64];
-static uint64_t random_state;
-
-static uint64_t random_below(uint64_t limit)
-{
-    random_state ^= random_state << 13;
-    random_state ^= random_state >> 7;
-    random_state ^= random_state << 17;
-    return random_state % limit;
-}
-
-static uint64_t setting(const char *name, uint64_t otherwise)
-{
-    const char *text = getenv(name);
-
-    return text == NULL ? otherwise : strtoull(text, NULL, 10);
-}
-
-/* Runs a command in the test's folder, quietly; gives its exit code. */
-__attribute__((format(printf, 1, 2))) static int run(const char *fmt, ...)
-{
-    char command[1024], whole[1200];
-    va_list args;
-
-    va_start(args, fmt);
-    (void)vsnprintf(command, sizeof(command), fmt, args);
-    va_end(args);
-    (void)snprintf(whole, sizeof(whole), "cd %s && { %s; } >last.log 2>&1", folder, command);
-    int status = system(whole);
-    return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
-}
-
-#define ASSERT_RUN(...) assert_int_equal(run(__VA_ARGS__), 0)
+static struct qemu_oracle oracle;
+static struct chance chance;
 
 /* A disk, and what it should hold. */
 struct fixture {
@@ -61,33 +29,12 @@ struct fixture {
     uint8_t *buffer;
 };
 
-static void write_file(const char *name, const uint8_t *data, size_t len)
-{
-    char path[160];
-
-    (void)snprintf(path, sizeof(path), "%s/%s", folder, name);
-    FILE *file = fopen(path, "wb");
-    assert_non_null(file);
-    assert_int_equal(fwrite(data, 1, len, file), len);
-    assert_int_equal(fclose(file), 0);
-}
-
-static void open_disk(struct fixture *fixture)
-{
-    char path[160];
-
-    (void)snprintf(path, sizeof(path), "%s/disk.qcow2", folder);
-    struct err *err = disk_image_open(path, "qcow2", DISK_IMAGE_WRITABLE, &fixture->disk);
-    if (err != NULL)
-        fail_msg("%s", err_message(err));
-}
-
 static void do_write(struct fixture *fixture, uint64_t offset, uint64_t len)
 {
     struct iovec iov = {fixture->model + offset, len};
 
     for (uint64_t i = 0; i < len; i++)
-        fixture->model[offset + i] = (uint8_t)random_below(256);
+        fixture->model[offset + i] = (uint8_t)chance_below(&chance, 256);
     ASSERT_OK(block_write(fixture->disk, &iov, 1, offset));
 }
 
@@ -108,16 +55,16 @@ static void do_discard(const struct fixture *fixture, uint64_t offset, uint64_t 
 
 static void do_something(struct fixture *fixture)
 {
-    uint64_t limit = random_below(4) == 0 ? 200000 : 9000;
-    uint64_t len = (1 + random_below(limit / SECTOR_BYTES)) * SECTOR_BYTES;
-    uint64_t offset = random_below((DISK_BYTES - len) / SECTOR_BYTES + 1) * SECTOR_BYTES;
+    uint64_t limit = chance_below(&chance, 4) == 0 ? 200000 : 9000;
+    uint64_t len = (1 + chance_below(&chance, limit / SECTOR_BYTES)) * SECTOR_BYTES;
+    uint64_t offset = chance_below(&chance, (DISK_BYTES - len) / SECTOR_BYTES + 1) * SECTOR_BYTES;
     struct iovec iov = {fixture->buffer, len};
 
-    switch (random_below(12)) {
+    switch (chance_below(&chance, 12)) {
     case 0:
     case 1:
         memset(fixture->model + offset, 0, len);
-        ASSERT_OK(block_write_zeroes(fixture->disk, offset, len, random_below(2) == 0));
+        ASSERT_OK(block_write_zeroes(fixture->disk, offset, len, chance_below(&chance, 2) == 0));
         break;
     case 2: do_discard(fixture, offset, len); break;
     case 3:
@@ -132,18 +79,16 @@ static void do_something(struct fixture *fixture)
 
 static void judge(const struct fixture *fixture)
 {
-    write_file("model.raw", fixture->model, DISK_BYTES);
-    int check = run("qemu-img check -f qcow2 disk.qcow2");
-    int compare = run("qemu-img compare -f qcow2 -F raw disk.qcow2 model.raw");
-    if (check != 0 || compare != 0)
-        fail_msg("'%s': check %d, compare %d", fixture->options, check, compare);
+    struct qemu_oracle_verdict verdict = qemu_oracle_judge(&oracle, fixture->model, DISK_BYTES);
+    if (verdict.check != 0 || verdict.compare != 0)
+        fail_msg("'%s': check %d, compare %d", fixture->options, verdict.check, verdict.compare);
 }
 
 /* Some requests, and the image is good afterwards. */
 static void work(struct fixture *fixture)
 {
-    open_disk(fixture);
-    for (uint64_t i = 0; i < setting("FERRY_TEST_OPERATIONS", 60); i++)
+    ASSERT_OK(disk_image_open(oracle.disk, "qcow2", DISK_IMAGE_WRITABLE, &fixture->disk));
+    for (uint64_t i = 0; i < chance_setting("FERRY_TEST_OPERATIONS", 60); i++)
         do_something(fixture);
     ASSERT_OK(block_close(fixture->disk));
     judge(fixture);
@@ -154,27 +99,28 @@ static void take_snapshot(const struct fixture *fixture, const char *name)
     char file[32];
 
     (void)snprintf(file, sizeof(file), "%s.raw", name);
-    write_file(file, fixture->model, DISK_BYTES);
-    ASSERT_RUN("qemu-img snapshot -c %s disk.qcow2", name);
+    qemu_oracle_store(&oracle, file, fixture->model, DISK_BYTES);
+    ASSERT_RUN(&oracle, "qemu-img snapshot -c %s disk.qcow2", name);
 }
 
 static void expect_snapshot(const struct fixture *fixture, const char *name)
 {
-    ASSERT_RUN("qemu-img convert -l snapshot.name=%s -f qcow2 -O raw disk.qcow2 found.raw", name);
-    if (run("cmp found.raw %s.raw", name) != 0)
+    ASSERT_RUN(&oracle, "qemu-img convert -l snapshot.name=%s -f qcow2 -O raw disk.qcow2 found.raw",
+               name);
+    if (qemu_oracle_run(&oracle, "cmp found.raw %s.raw", name) != 0)
         fail_msg("'%s': snapshot '%s' has changed", fixture->options, name);
 }
 
 static void go_back(struct fixture *fixture, const char *name)
 {
-    char path[160];
+    char file[32];
 
-    ASSERT_RUN("qemu-img snapshot -a %s disk.qcow2", name);
-    (void)snprintf(path, sizeof(path), "%s/%s.raw", folder, name);
-    FILE *file = fopen(path, "rb");
-    assert_non_null(file);
-    assert_int_equal(fread(fixture->model, 1, DISK_BYTES, file), DISK_BYTES);
-    assert_int_equal(fclose(file), 0);
+    ASSERT_RUN(&oracle, "qemu-img snapshot -a %s disk.qcow2", name);
+    (void)snprintf(file, sizeof(file), "%s.raw", name);
+    struct image_bytes taken = qemu_oracle_load(&oracle, file);
+    assert_int_equal(taken.len, DISK_BYTES);
+    memcpy(fixture->model, taken.data, DISK_BYTES);
+    image_fixture_finish(&taken);
 }
 
 static void try_options(const char *options, bool is_compressed)
@@ -183,14 +129,15 @@ static void try_options(const char *options, bool is_compressed)
         .options = options, .model = calloc(1, DISK_BYTES), .buffer = malloc(DISK_BYTES)};
 
     assert_true(fixture.model != NULL && fixture.buffer != NULL);
-    (void)run("rm -f *.qcow2 *.raw");
+    (void)qemu_oracle_run(&oracle, "rm -f *.qcow2 *.raw");
     if (is_compressed) {
         for (uint64_t i = 0; i < DISK_BYTES / 2; i++)
             fixture.model[i] = (uint8_t)(i / 777);
-        write_file("base.raw", fixture.model, DISK_BYTES);
-        ASSERT_RUN("qemu-img convert -c -f raw -O qcow2 -o %s base.raw disk.qcow2", options);
+        qemu_oracle_store(&oracle, "base.raw", fixture.model, DISK_BYTES);
+        ASSERT_RUN(&oracle, "qemu-img convert -c -f raw -O qcow2 -o %s base.raw disk.qcow2",
+                   options);
     } else {
-        ASSERT_RUN("qemu-img create -f qcow2 -o %s disk.qcow2 %u", options, DISK_BYTES);
+        ASSERT_RUN(&oracle, "qemu-img create -f qcow2 -o %s disk.qcow2 %u", options, DISK_BYTES);
     }
     work(&fixture);
     take_snapshot(&fixture, "one");
@@ -200,13 +147,13 @@ static void try_options(const char *options, bool is_compressed)
     work(&fixture);
     expect_snapshot(&fixture, "one");
     expect_snapshot(&fixture, "two");
-    ASSERT_RUN("qemu-img snapshot -d one disk.qcow2");
+    ASSERT_RUN(&oracle, "qemu-img snapshot -d one disk.qcow2");
     work(&fixture);
     expect_snapshot(&fixture, "two");
     go_back(&fixture, "two");
     work(&fixture);
     expect_snapshot(&fixture, "two");
-    ASSERT_RUN("qemu-img snapshot -d two disk.qcow2");
+    ASSERT_RUN(&oracle, "qemu-img snapshot -d two disk.qcow2");
     work(&fixture);
     free(fixture.model);
     free(fixture.buffer);
@@ -247,14 +194,14 @@ TEST(a_zeroed_cluster_does_not_write_where_a_snapshot_is)
         .options = "zeroed", .model = calloc(1, DISK_BYTES), .buffer = malloc(DISK_BYTES)};
 
     assert_true(fixture.model != NULL && fixture.buffer != NULL);
-    (void)run("rm -f *.qcow2 *.raw");
-    ASSERT_RUN("qemu-img create -f qcow2 disk.qcow2 %u", DISK_BYTES);
-    ASSERT_RUN("qemu-io -f qcow2 -c 'write -P 17 0 256k' disk.qcow2");
+    (void)qemu_oracle_run(&oracle, "rm -f *.qcow2 *.raw");
+    ASSERT_RUN(&oracle, "qemu-img create -f qcow2 disk.qcow2 %u", DISK_BYTES);
+    ASSERT_RUN(&oracle, "qemu-io -f qcow2 -c 'write -P 17 0 256k' disk.qcow2");
     memset(fixture.model, 17, 256 << 10);
     take_snapshot(&fixture, "one");
-    ASSERT_RUN("qemu-io -f qcow2 -c 'write -z 0 128k' disk.qcow2");
+    ASSERT_RUN(&oracle, "qemu-io -f qcow2 -c 'write -z 0 128k' disk.qcow2");
     memset(fixture.model, 0, 128 << 10);
-    open_disk(&fixture);
+    ASSERT_OK(disk_image_open(oracle.disk, "qcow2", DISK_IMAGE_WRITABLE, &fixture.disk));
     do_write(&fixture, 4096, 512);
     ASSERT_OK(block_write_zeroes(fixture.disk, 65536, 65536, false));
     do_write(&fixture, 70000 / 512 * 512, 70000);
@@ -268,19 +215,14 @@ TEST(a_zeroed_cluster_does_not_write_where_a_snapshot_is)
 static int make_folder(void **state)
 {
     (void)state;
-    random_state = setting("FERRY_TEST_SEED", 3) * 2654435761u + 1;
-    (void)snprintf(folder, sizeof(folder), "%s/qcow_sharing_test.XXXXXX",
-                   access("/dev/shm", W_OK) == 0 ? "/dev/shm" : "/tmp");
-    return mkdtemp(folder) == NULL;
+    chance = chance_of(chance_setting("FERRY_TEST_SEED", 3));
+    return qemu_oracle_init(&oracle, "qcow_sharing_test");
 }
 
 static int remove_folder(void **state)
 {
-    char command[256];
-
     (void)state;
-    (void)snprintf(command, sizeof(command), "rm -rf %s", folder);
-    return system(command);
+    return qemu_oracle_finish(&oracle);
 }
 
 int main(void)
@@ -292,9 +234,7 @@ int main(void)
         cmocka_unit_test(a_zeroed_cluster_does_not_write_where_a_snapshot_is),
     };
 
-    if (system("qemu-img --version >/dev/null 2>&1 && qemu-io --version >/dev/null 2>&1") != 0) {
-        print_message("skipped: qemu-img and qemu-io are not installed (apt: qemu-utils)\n");
-        return SKIPPED;
-    }
+    if (!qemu_oracle_has("qemu-img qemu-io"))
+        return QEMU_ORACLE_SKIPPED;
     return cmocka_run_group_tests(tests, make_folder, remove_folder);
 }

@@ -6,11 +6,9 @@
  *
  * FERRY_TEST_SEED selects other steps, FERRY_TEST_OPERATIONS how many for each kind of image.
  */
-#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "base/checked_math.h"
 #include "base/unit_test.h"
@@ -18,30 +16,14 @@
 #include "storage/host_file.h"
 #include "storage/qcow/qcow_snapshot.h"
 #include "storage/testing/chance.h"
+#include "storage/testing/qemu_oracle.h"
 
 #define DISK_BYTES    (3u << 20)
 #define SECTOR_BYTES  512u
 #define SNAPSHOTS_MAX 5u
-#define SKIPPED       77
 
-static char folder[64];
+static struct qemu_oracle oracle;
 static struct chance chance;
-
-/* Runs a command in the test's folder, quietly; gives its exit code. */
-__attribute__((format(printf, 1, 2))) static int run(const char *fmt, ...)
-{
-    char command[1024], whole[1200];
-    va_list args;
-
-    va_start(args, fmt);
-    (void)vsnprintf(command, sizeof(command), fmt, args);
-    va_end(args);
-    (void)snprintf(whole, sizeof(whole), "cd %s && { %s; } >last.log 2>&1", folder, command);
-    int status = system(whole);
-    return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
-}
-
-#define ASSERT_RUN(...) assert_int_equal(run(__VA_ARGS__), 0)
 
 struct kept {
     char name[16];
@@ -54,36 +36,6 @@ struct fixture {
     struct kept snapshots[SNAPSHOTS_MAX];
     unsigned taken;
 };
-
-static const char *disk_path(void)
-{
-    static char path[160];
-
-    (void)snprintf(path, sizeof(path), "%s/disk.qcow2", folder);
-    return path;
-}
-
-static struct host_file *open_file(void)
-{
-    struct host_file *file = NULL;
-
-    ASSERT_OK(host_file_from_fd(open(disk_path(), O_RDWR | O_CLOEXEC), disk_path(), &file));
-    return file;
-}
-
-static void write_file(const char *name, const uint8_t *data, size_t len)
-{
-    char path[160];
-
-    (void)snprintf(path, sizeof(path), "%s/%s", folder, name);
-    FILE *file = fopen(path, "wb");
-    if (file == NULL) {
-        fail_msg("can not write %s", path);
-        return;
-    }
-    assert_int_equal(fwrite(data, 1, len, file), len);
-    assert_int_equal(fclose(file), 0);
-}
 
 static uint8_t *copy_of(const uint8_t *content)
 {
@@ -114,7 +66,7 @@ static void work(struct fixture *fixture)
 {
     struct block *disk = NULL;
 
-    ASSERT_OK(disk_image_open(disk_path(), "qcow2", DISK_IMAGE_WRITABLE, &disk));
+    ASSERT_OK(disk_image_open(oracle.disk, "qcow2", DISK_IMAGE_WRITABLE, &disk));
     for (unsigned i = 0; i < 12; i++)
         do_request(fixture, disk);
     ASSERT_OK(block_close(disk));
@@ -131,11 +83,11 @@ static void take(struct fixture *fixture, struct kept *kept)
     (void)snprintf(kept->name, sizeof(kept->name), "at %u", 100 + fixture->taken++);
     kept->content = copy_of(fixture->model);
     if (is_ours()) {
-        struct host_file *file = open_file();
+        struct host_file *file = qemu_oracle_open_disk(&oracle);
         ASSERT_OK(qcow_snapshot_create(file, kept->name, 1700000000123456789u));
         host_file_destroy(file);
     } else {
-        ASSERT_RUN("qemu-img snapshot -c '%s' disk.qcow2", kept->name);
+        ASSERT_RUN(&oracle, "qemu-img snapshot -c '%s' disk.qcow2", kept->name);
     }
 }
 
@@ -143,11 +95,11 @@ static void go_back(struct fixture *fixture, const struct kept *kept)
 {
     memcpy(fixture->model, kept->content, DISK_BYTES);
     if (is_ours()) {
-        struct host_file *file = open_file();
+        struct host_file *file = qemu_oracle_open_disk(&oracle);
         ASSERT_OK(qcow_snapshot_apply(file, kept->name));
         host_file_destroy(file);
     } else {
-        ASSERT_RUN("qemu-img snapshot -a '%s' disk.qcow2", kept->name);
+        ASSERT_RUN(&oracle, "qemu-img snapshot -a '%s' disk.qcow2", kept->name);
     }
 }
 
@@ -156,27 +108,28 @@ static void forget(struct kept *kept)
     free(kept->content);
     kept->content = NULL;
     if (is_ours()) {
-        struct host_file *file = open_file();
+        struct host_file *file = qemu_oracle_open_disk(&oracle);
         ASSERT_OK(qcow_snapshot_delete(file, kept->name));
         host_file_destroy(file);
     } else {
-        ASSERT_RUN("qemu-img snapshot -d '%s' disk.qcow2", kept->name);
+        ASSERT_RUN(&oracle, "qemu-img snapshot -d '%s' disk.qcow2", kept->name);
     }
 }
 
 static void judge(const struct fixture *fixture, const char *step)
 {
-    write_file("model.raw", fixture->model, DISK_BYTES);
-    int check = run("qemu-img check -f qcow2 disk.qcow2");
-    int compare = run("qemu-img compare -f qcow2 -F raw disk.qcow2 model.raw");
-    if (check != 0 || compare != 0)
-        fail_msg("'%s', %s: check %d, compare %d", fixture->options, step, check, compare);
+    struct qemu_oracle_verdict verdict = qemu_oracle_judge(&oracle, fixture->model, DISK_BYTES);
+    if (verdict.check != 0 || verdict.compare != 0)
+        fail_msg("'%s', %s: check %d, compare %d", fixture->options, step, verdict.check,
+                 verdict.compare);
     for (unsigned i = 0; i < SNAPSHOTS_MAX; i++) {
         const struct kept *kept = &fixture->snapshots[i];
         if (kept->content == NULL)
             continue;
-        write_file("kept.raw", kept->content, DISK_BYTES);
-        if (run("qemu-img convert -l 'snapshot.name=%s' -f qcow2 -O raw disk.qcow2 found.raw && "
+        qemu_oracle_store(&oracle, "kept.raw", kept->content, DISK_BYTES);
+        if (qemu_oracle_run(
+                &oracle,
+                "qemu-img convert -l 'snapshot.name=%s' -f qcow2 -O raw disk.qcow2 found.raw && "
                 "cmp found.raw kept.raw",
                 kept->name) != 0)
             fail_msg("'%s', %s: snapshot '%s' has changed", fixture->options, step, kept->name);
@@ -203,15 +156,17 @@ static void do_step(struct fixture *fixture)
 
 static void make_disk(const struct fixture *fixture, bool is_compressed)
 {
-    (void)run("rm -f *.qcow2 *.raw");
+    (void)qemu_oracle_run(&oracle, "rm -f *.qcow2 *.raw");
     if (!is_compressed) {
-        ASSERT_RUN("qemu-img create -f qcow2 -o %s disk.qcow2 %u", fixture->options, DISK_BYTES);
+        ASSERT_RUN(&oracle, "qemu-img create -f qcow2 -o %s disk.qcow2 %u", fixture->options,
+                   DISK_BYTES);
         return;
     }
     for (uint64_t i = 0; i < DISK_BYTES / 2; i++)
         fixture->model[i] = (uint8_t)(i / 777);
-    write_file("base.raw", fixture->model, DISK_BYTES);
-    ASSERT_RUN("qemu-img convert -c -f raw -O qcow2 -o %s base.raw disk.qcow2", fixture->options);
+    qemu_oracle_store(&oracle, "base.raw", fixture->model, DISK_BYTES);
+    ASSERT_RUN(&oracle, "qemu-img convert -c -f raw -O qcow2 -o %s base.raw disk.qcow2",
+               fixture->options);
 }
 
 static void try_options(const char *options, bool is_compressed)
@@ -259,15 +214,15 @@ TEST(snapshots_share_compressed_clusters)
 /* An attempt that is refused, and the file is as before. */
 static void expect_refusal(struct err *(*attempt)(struct host_file *file), const char *text)
 {
-    ASSERT_RUN("cp disk.qcow2 before.qcow2");
-    struct host_file *file = open_file();
+    ASSERT_RUN(&oracle, "cp disk.qcow2 before.qcow2");
+    struct host_file *file = qemu_oracle_open_disk(&oracle);
     struct err *err = attempt(file);
     host_file_destroy(file);
     assert_non_null(err);
     if (strstr(err_message(err), text) == NULL)
         fail_msg("'%s' is not in '%s'", text, err_message(err));
     err_free(err);
-    ASSERT_RUN("cmp disk.qcow2 before.qcow2");
+    ASSERT_RUN(&oracle, "cmp disk.qcow2 before.qcow2");
 }
 
 static struct err *take_again(struct host_file *file)
@@ -301,16 +256,18 @@ TEST(what_can_not_be_done_is_refused_before_anything_changes)
     fixture.options = "refcount_bits=2";
     make_disk(&fixture, false);
     work(&fixture);
-    ASSERT_RUN("qemu-img snapshot -c one disk.qcow2 && qemu-img snapshot -c two disk.qcow2");
+    ASSERT_RUN(&oracle,
+               "qemu-img snapshot -c one disk.qcow2 && qemu-img snapshot -c two disk.qcow2");
     expect_refusal(take_again, "counts of 2 bits end at 3");
     expect_refusal(take_nameless, "1 to 255 bytes");
     expect_refusal(apply_missing, "no such snapshot");
     expect_refusal(delete_missing, "no such snapshot");
 
     make_disk(&fixture, false);
-    ASSERT_RUN("qemu-img snapshot -c again disk.qcow2");
+    ASSERT_RUN(&oracle, "qemu-img snapshot -c again disk.qcow2");
     expect_refusal(take_again, "of this name already");
-    ASSERT_RUN("qemu-img bitmap --add disk.qcow2 map && qemu-img snapshot -c missing disk.qcow2");
+    ASSERT_RUN(&oracle,
+               "qemu-img bitmap --add disk.qcow2 map && qemu-img snapshot -c missing disk.qcow2");
     expect_refusal(apply_missing, "has bitmaps");
     free(fixture.model);
 }
@@ -320,16 +277,17 @@ TEST(snapshots_with_the_state_of_a_machine_are_kept)
 {
     struct fixture fixture = {.options = "cluster_size=4k", .model = calloc(1, DISK_BYTES)};
 
-    if (run("qemu-system-x86_64 --version") != 0)
+    if (qemu_oracle_run(&oracle, "qemu-system-x86_64 --version") != 0)
         skip();
     make_disk(&fixture, false);
     work(&fixture);
-    ASSERT_RUN("(echo 'savevm vm'; echo quit) | qemu-system-x86_64 -machine none -display none "
+    ASSERT_RUN(&oracle,
+               "(echo 'savevm vm'; echo quit) | qemu-system-x86_64 -machine none -display none "
                "-monitor stdio -m 16 -drive if=none,id=d0,file=disk.qcow2,format=qcow2");
     fixture.snapshots[0] = (struct kept){.name = "vm", .content = copy_of(fixture.model)};
     judge(&fixture, "saved");
     for (unsigned i = 0; i < 3; i++) {
-        struct host_file *file = open_file();
+        struct host_file *file = qemu_oracle_open_disk(&oracle);
         ASSERT_OK(qcow_snapshot_apply(file, "vm"));
         memcpy(fixture.model, fixture.snapshots[0].content, DISK_BYTES);
         host_file_destroy(file);
@@ -338,7 +296,8 @@ TEST(snapshots_with_the_state_of_a_machine_are_kept)
         work(&fixture);
         judge(&fixture, "taken");
     }
-    ASSERT_RUN("(echo 'loadvm vm'; echo quit) | qemu-system-x86_64 -machine none -display none "
+    ASSERT_RUN(&oracle,
+               "(echo 'loadvm vm'; echo quit) | qemu-system-x86_64 -machine none -display none "
                "-monitor stdio -m 16 -drive if=none,id=d0,file=disk.qcow2,format=qcow2 | tee load; "
                "! grep -qi error load");
     forget(&fixture.snapshots[0]);
@@ -358,17 +317,18 @@ TEST(going_back_takes_the_size_along)
     make_disk(&fixture, false);
     work(&fixture);
     fixture.snapshots[0] = (struct kept){.name = "small", .content = copy_of(fixture.model)};
-    ASSERT_RUN("qemu-img snapshot -c small disk.qcow2 && qemu-img resize disk.qcow2 9M && "
-               "qemu-io -f qcow2 -c 'write -P 9 8M 512k' disk.qcow2");
-    struct host_file *file = open_file();
+    ASSERT_RUN(&oracle, "qemu-img snapshot -c small disk.qcow2 && qemu-img resize disk.qcow2 9M && "
+                        "qemu-io -f qcow2 -c 'write -P 9 8M 512k' disk.qcow2");
+    struct host_file *file = qemu_oracle_open_disk(&oracle);
     ASSERT_OK(qcow_snapshot_create(file, "large", 0));
     ASSERT_OK(qcow_snapshot_apply(file, "small"));
     host_file_destroy(file);
     judge(&fixture, "smaller");
-    ASSERT_RUN("test $(qemu-img info -f qcow2 --output=json disk.qcow2 | "
+    ASSERT_RUN(&oracle,
+               "test $(qemu-img info -f qcow2 --output=json disk.qcow2 | "
                "grep -c '\"virtual-size\": %u') = 1",
                DISK_BYTES);
-    file = open_file();
+    file = qemu_oracle_open_disk(&oracle);
     ASSERT_OK(qcow_snapshot_apply(file, "large"));
     ASSERT_OK(qcow_snapshot_list(file, &table));
     assert_int_equal(table.count, 2);
@@ -376,8 +336,8 @@ TEST(going_back_takes_the_size_along)
     assert_string_equal(table.list[1].id, "2");
     qcow_snapshot_table_finish(&table);
     host_file_destroy(file);
-    ASSERT_RUN("qemu-img check -f qcow2 disk.qcow2 && "
-               "qemu-io -f qcow2 -c 'read -P 9 8M 512k' disk.qcow2");
+    ASSERT_RUN(&oracle, "qemu-img check -f qcow2 disk.qcow2 && "
+                        "qemu-io -f qcow2 -c 'read -P 9 8M 512k' disk.qcow2");
     free(fixture.snapshots[0].content);
     free(fixture.model);
 }
@@ -386,18 +346,13 @@ static int make_folder(void **state)
 {
     (void)state;
     chance = chance_of(chance_setting("FERRY_TEST_SEED", 4));
-    (void)snprintf(folder, sizeof(folder), "%s/qcow_snapshot_test.XXXXXX",
-                   access("/dev/shm", W_OK) == 0 ? "/dev/shm" : "/tmp");
-    return mkdtemp(folder) == NULL;
+    return qemu_oracle_init(&oracle, "qcow_snapshot_test");
 }
 
 static int remove_folder(void **state)
 {
-    char command[256];
-
     (void)state;
-    (void)snprintf(command, sizeof(command), "rm -rf %s", folder);
-    return system(command);
+    return qemu_oracle_finish(&oracle);
 }
 
 int main(void)
@@ -410,9 +365,7 @@ int main(void)
         cmocka_unit_test(going_back_takes_the_size_along),
     };
 
-    if (system("qemu-img --version >/dev/null 2>&1 && qemu-io --version >/dev/null 2>&1") != 0) {
-        print_message("skipped: qemu-img and qemu-io are not installed (apt: qemu-utils)\n");
-        return SKIPPED;
-    }
+    if (!qemu_oracle_has("qemu-img qemu-io"))
+        return QEMU_ORACLE_SKIPPED;
     return cmocka_run_group_tests(tests, make_folder, remove_folder);
 }

@@ -3,89 +3,39 @@
  * qcow_checker_test.c - does the checker accept what QEMU makes, read it as QEMU wrote it, and find
  * every kind of fault?
  */
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "base/checked_math.h"
-#include "base/file_io.h"
 #include "base/limits.h"
 #include "base/unit_test.h"
+#include "storage/testing/chance.h"
 #include "storage/testing/qcow_checker.h"
+#include "storage/testing/qemu_oracle.h"
 
-#define SKIPPED     77
-#define IMAGE_MAX   (64u * MIB)
 #define GUEST_BYTES (4u * MIB)
 
-static char folder[64];
+static struct qemu_oracle oracle;
 
-struct loaded {
-    uint8_t *bytes; /* owned */
-    size_t len;
-};
-
-/* Runs a command in the test's folder; gives its exit code. */
-__attribute__((format(printf, 1, 2))) static int run(const char *fmt, ...)
-{
-    char command[1024], whole[1200];
-    va_list args;
-
-    va_start(args, fmt);
-    (void)vsnprintf(command, sizeof(command), fmt, args);
-    va_end(args);
-    (void)snprintf(whole, sizeof(whole), "cd %s && { %s; } >last.log 2>&1", folder, command);
-    int status = system(whole);
-    return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
-}
-
-#define ASSERT_RUN(...) assert_int_equal(run(__VA_ARGS__), 0)
-
-static struct loaded load(const char *name)
-{
-    struct loaded loaded = {.len = 0};
-    void *data = NULL;
-    char path[160];
-
-    (void)snprintf(path, sizeof(path), "%s/%s", folder, name);
-    ASSERT_OK(file_read_all(path, IMAGE_MAX, &data, &loaded.len));
-    loaded.bytes = data;
-    return loaded;
-}
-
-static void store(const char *name, const struct loaded *loaded)
-{
-    char path[160];
-
-    (void)snprintf(path, sizeof(path), "%s/%s", folder, name);
-    FILE *file = fopen(path, "wb");
-    if (file == NULL) {
-        fail_msg("can not write %s", path);
-        return;
-    }
-    assert_int_equal(fwrite(loaded->bytes, 1, loaded->len, file), loaded->len);
-    assert_int_equal(fclose(file), 0);
-}
-
-static uint64_t get(const struct loaded *image, uint64_t offset, unsigned bytes)
+static uint64_t get(const struct image_bytes *image, uint64_t offset, unsigned bytes)
 {
     uint64_t value = 0;
 
     for (unsigned i = 0; i < bytes; i++)
-        value = value << 8 | image->bytes[offset + i];
+        value = value << 8 | image->data[offset + i];
     return value;
 }
 
-static void put(const struct loaded *image, uint64_t offset, unsigned bytes, uint64_t value)
+static void put(const struct image_bytes *image, uint64_t offset, unsigned bytes, uint64_t value)
 {
     for (unsigned i = 0; i < bytes; i++)
-        image->bytes[offset + i] = (uint8_t)(value >> 8 * (bytes - 1 - i));
+        image->data[offset + i] = (uint8_t)(value >> 8 * (bytes - 1 - i));
 }
 
 /* The image must pass, and hold what QEMU's raw copy of it holds. */
 static void assert_clean(const char *what, const struct qcow_view *view, const char *raw)
 {
-    struct loaded expected = load(raw);
+    struct image_bytes expected = qemu_oracle_load(&oracle, raw);
     size_t sectors = expected.len / 512;
     uint8_t *data = malloc(expected.len);
     enum qcow_sector *kinds = calloc(sectors, sizeof(*kinds));
@@ -99,38 +49,40 @@ static void assert_clean(const char *what, const struct qcow_view *view, const c
     for (size_t i = 0; i < sectors; i++)
         if (kinds[i] == QCOW_SECTOR_BROKEN)
             fail_msg("%s: sector %zu is broken", what, i);
-    if (memcmp(data, expected.bytes, expected.len) != 0)
+    if (memcmp(data, expected.data, expected.len) != 0)
         fail_msg("%s: other content than QEMU reads", what);
     free(data);
     free(kinds);
-    free(expected.bytes);
+    image_fixture_finish(&expected);
 }
 
 static void try_image(const char *options, const char *snapshot)
 {
     struct qcow_view view;
-    struct loaded image = load("disk.qcow2");
-    struct qcow_verdict verdict = qcow_checker_run(image.bytes, image.len);
+    struct image_bytes image = qemu_oracle_load(&oracle, "disk.qcow2");
+    struct qcow_verdict verdict = qcow_checker_run(image.data, image.len);
 
     if (verdict.errors + verdict.leaks > 0)
         fail_msg("%s: %u errors, %u leaks: %s", options, verdict.errors, verdict.leaks,
                  verdict.first);
-    ASSERT_RUN("qemu-img convert -f qcow2 -O raw disk.qcow2 disk.raw");
-    assert_true(qcow_checker_view(image.bytes, image.len, &view));
+    ASSERT_RUN(&oracle, "qemu-img convert -f qcow2 -O raw disk.qcow2 disk.raw");
+    assert_true(qcow_checker_view(image.data, image.len, &view));
     assert_clean(options, &view, "disk.raw");
     if (snapshot != NULL) {
-        ASSERT_RUN("qemu-img convert -f qcow2 -O raw -l snapshot.name=%s disk.qcow2 disk.raw",
+        ASSERT_RUN(&oracle,
+                   "qemu-img convert -f qcow2 -O raw -l snapshot.name=%s disk.qcow2 disk.raw",
                    snapshot);
-        assert_true(qcow_checker_snapshot_view(image.bytes, image.len, 0, &view));
+        assert_true(qcow_checker_snapshot_view(image.data, image.len, 0, &view));
         assert_string_equal(view.name, snapshot);
         assert_clean(options, &view, "disk.raw");
     }
-    free(image.bytes);
+    image_fixture_finish(&image);
 }
 
 static void write_some(unsigned seed)
 {
-    ASSERT_RUN("qemu-io -f qcow2 -t writeback -c 'write -P %u 3k 70k' -c 'write -P %u 1000k 9k' "
+    ASSERT_RUN(&oracle,
+               "qemu-io -f qcow2 -t writeback -c 'write -P %u 3k 70k' -c 'write -P %u 1000k 9k' "
                "-c 'write -z 20k 24k' -c 'write -z -u 192k 128k' -c 'discard 1000k 64k' "
                "-c 'write -P %u 3000k 200k' -c 'write -P %u 4095k 1k' disk.qcow2",
                seed, seed + 1, seed + 2, seed + 3);
@@ -154,12 +106,12 @@ TEST(images_of_all_shapes_are_accepted_and_read)
 
     for (size_t i = 0; i < ARRAY_COUNT(options); i++) {
         bool has_snapshot = strstr(options[i], "refcount_bits=1") == NULL;
-        (void)run("rm -f disk.*");
-        ASSERT_RUN("qemu-img create -f qcow2 -o %s disk.qcow2 %llu", options[i],
+        (void)qemu_oracle_run(&oracle, "rm -f disk.*");
+        ASSERT_RUN(&oracle, "qemu-img create -f qcow2 -o %s disk.qcow2 %llu", options[i],
                    (unsigned long long)GUEST_BYTES);
         write_some(10);
         if (has_snapshot)
-            ASSERT_RUN("qemu-img snapshot -c first disk.qcow2");
+            ASSERT_RUN(&oracle, "qemu-img snapshot -c first disk.qcow2");
         write_some(20);
         try_image(options[i], has_snapshot ? "first" : NULL);
     }
@@ -172,13 +124,16 @@ TEST(compressed_images_are_accepted_and_read)
                                           "cluster_size=2M",  "extended_l2=on"};
 
     for (size_t i = 0; i < ARRAY_COUNT(options); i++) {
-        (void)run("rm -f disk.* base.*");
-        ASSERT_RUN("qemu-img create -f raw base.raw %llu", (unsigned long long)GUEST_BYTES);
-        ASSERT_RUN("for i in $(seq 0 63); do cmd=\"$cmd -c 'write -P $i $((i * 60))k 50k'\"; done; "
+        (void)qemu_oracle_run(&oracle, "rm -f disk.* base.*");
+        ASSERT_RUN(&oracle, "qemu-img create -f raw base.raw %llu",
+                   (unsigned long long)GUEST_BYTES);
+        ASSERT_RUN(&oracle,
+                   "for i in $(seq 0 63); do cmd=\"$cmd -c 'write -P $i $((i * 60))k 50k'\"; done; "
                    "eval qemu-io -f raw $cmd base.raw");
-        ASSERT_RUN("qemu-img convert -f raw -O qcow2 -c -o %s base.raw disk.qcow2", options[i]);
+        ASSERT_RUN(&oracle, "qemu-img convert -f raw -O qcow2 -c -o %s base.raw disk.qcow2",
+                   options[i]);
         try_image(options[i], NULL);
-        ASSERT_RUN("qemu-img snapshot -c first disk.qcow2");
+        ASSERT_RUN(&oracle, "qemu-img snapshot -c first disk.qcow2");
         write_some(100);
         try_image(options[i], "first");
     }
@@ -186,20 +141,22 @@ TEST(compressed_images_are_accepted_and_read)
 
 TEST(bitmaps_are_accepted)
 {
-    struct loaded image;
+    struct image_bytes image;
 
-    (void)run("rm -f disk.*");
-    ASSERT_RUN("qemu-img create -f qcow2 disk.qcow2 %llu", (unsigned long long)GUEST_BYTES);
-    ASSERT_RUN("qemu-img bitmap --add disk.qcow2 b0 && qemu-img bitmap --add -g 512 disk.qcow2 b1");
+    (void)qemu_oracle_run(&oracle, "rm -f disk.*");
+    ASSERT_RUN(&oracle, "qemu-img create -f qcow2 disk.qcow2 %llu",
+               (unsigned long long)GUEST_BYTES);
+    ASSERT_RUN(&oracle,
+               "qemu-img bitmap --add disk.qcow2 b0 && qemu-img bitmap --add -g 512 disk.qcow2 b1");
     write_some(1);
     try_image("bitmaps", NULL);
 
-    image = load("disk.qcow2");
+    image = qemu_oracle_load(&oracle, "disk.qcow2");
     put(&image, 88, 8, 0);
-    struct qcow_verdict verdict = qcow_checker_run(image.bytes, image.len);
+    struct qcow_verdict verdict = qcow_checker_run(image.data, image.len);
     assert_int_equal(verdict.errors, 0);
     assert_true(verdict.leaks > 0);
-    free(image.bytes);
+    image_fixture_finish(&image);
 }
 
 /* Where things are in the image that is broken below. */
@@ -214,118 +171,118 @@ static uint64_t count_place(const struct places *places, uint64_t host)
 
 struct fault {
     const char *name;
-    void (*apply)(const struct loaded *image, const struct places *places);
+    void (*apply)(const struct image_bytes *image, const struct places *places);
     bool is_hazard;
     bool is_seen_by_qemu;
 };
 
-static void low_count(const struct loaded *image, const struct places *at)
+static void low_count(const struct image_bytes *image, const struct places *at)
 {
     put(image, count_place(at, at->data), 2, 0);
 }
 
-static void low_count_of_table(const struct loaded *image, const struct places *at)
+static void low_count_of_table(const struct image_bytes *image, const struct places *at)
 {
     put(image, count_place(at, at->l2), 2, 0);
 }
 
-static void low_count_of_snapshot(const struct loaded *image, const struct places *at)
+static void low_count_of_snapshot(const struct image_bytes *image, const struct places *at)
 {
     put(image, count_place(at, at->l2_of_snapshot), 2, 0);
 }
 
-static void copied_missing(const struct loaded *image, const struct places *at)
+static void copied_missing(const struct image_bytes *image, const struct places *at)
 {
     put(image, at->l2, 8, at->data);
 }
 
-static void copied_in_l1_missing(const struct loaded *image, const struct places *at)
+static void copied_in_l1_missing(const struct image_bytes *image, const struct places *at)
 {
     put(image, at->l1, 8, at->l2);
 }
 
-static void shared_in_place(const struct loaded *image, const struct places *at)
+static void shared_in_place(const struct image_bytes *image, const struct places *at)
 {
     put(image, at->l2 + 8, 8, at->data | (uint64_t)1 << 63);
 }
 
-static void shared_with_count(const struct loaded *image, const struct places *at)
+static void shared_with_count(const struct image_bytes *image, const struct places *at)
 {
     put(image, at->l2 + 8, 8, at->data | (uint64_t)1 << 63);
     put(image, count_place(at, at->data), 2, 2);
 }
 
-static void data_in_header(const struct loaded *image, const struct places *at)
+static void data_in_header(const struct image_bytes *image, const struct places *at)
 {
     put(image, at->l2 + 8, 8, 0x10000);
 }
 
-static void data_in_l2(const struct loaded *image, const struct places *at)
+static void data_in_l2(const struct image_bytes *image, const struct places *at)
 {
     put(image, at->l2 + 8, 8, at->l2);
     put(image, count_place(at, at->l2), 2, 2);
     put(image, at->l1, 8, at->l2);
 }
 
-static void behind_the_end(const struct loaded *image, const struct places *at)
+static void behind_the_end(const struct image_bytes *image, const struct places *at)
 {
     put(image, at->l2, 8, (uint64_t)1 << 63 | align_up(image->len, 65536) << 4);
 }
 
-static void not_aligned(const struct loaded *image, const struct places *at)
+static void not_aligned(const struct image_bytes *image, const struct places *at)
 {
     put(image, at->l2, 8, (uint64_t)1 << 63 | (at->data + 512));
 }
 
-static void reserved_bit(const struct loaded *image, const struct places *at)
+static void reserved_bit(const struct image_bytes *image, const struct places *at)
 {
     put(image, at->l2, 8, (uint64_t)1 << 63 | at->data | 2);
 }
 
-static void reserved_bit_in_l1(const struct loaded *image, const struct places *at)
+static void reserved_bit_in_l1(const struct image_bytes *image, const struct places *at)
 {
     put(image, at->l1, 8, (uint64_t)1 << 63 | at->l2 | 1);
 }
 
-static void table_not_aligned(const struct loaded *image, const struct places *at)
+static void table_not_aligned(const struct image_bytes *image, const struct places *at)
 {
     put(image, at->l1, 8, (uint64_t)1 << 63 | (at->l2 + 1024));
 }
 
-static void block_not_aligned(const struct loaded *image, const struct places *at)
+static void block_not_aligned(const struct image_bytes *image, const struct places *at)
 {
     put(image, at->reftable, 8, at->block + 512);
 }
 
-static void block_twice(const struct loaded *image, const struct places *at)
+static void block_twice(const struct image_bytes *image, const struct places *at)
 {
     put(image, at->reftable + 8, 8, at->block);
 }
 
-static void copied_compressed(const struct loaded *image, const struct places *at)
+static void copied_compressed(const struct image_bytes *image, const struct places *at)
 {
     put(image, at->l2, 8, (uint64_t)3 << 62 | at->data);
 }
 
-static void snapshot_table_outside(const struct loaded *image, const struct places *at)
+static void snapshot_table_outside(const struct image_bytes *image, const struct places *at)
 {
     (void)at;
     put(image, 64, 8, (uint64_t)1 << 40);
 }
 
-static void snapshot_extra_short(const struct loaded *image, const struct places *at)
+static void snapshot_extra_short(const struct image_bytes *image, const struct places *at)
 {
     (void)at;
     put(image, get(image, 64, 8) + 36, 4, 8);
 }
 
-static void snapshot_l1_not_aligned(const struct loaded *image, const struct places *at)
+static void snapshot_l1_not_aligned(const struct image_bytes *image, const struct places *at)
 {
     (void)at;
     put(image, get(image, 64, 8), 8, get(image, get(image, 64, 8), 8) + 512);
 }
 
-static void bitmaps_without_any(const struct loaded *image, const struct places *at)
+static void bitmaps_without_any(const struct image_bytes *image, const struct places *at)
 {
     (void)at;
     put(image, 88, 8, 1);
@@ -357,118 +314,112 @@ static const struct fault faults[] = {
 
 TEST(every_kind_of_fault_is_found)
 {
-    (void)run("rm -f disk.*");
-    ASSERT_RUN("qemu-img create -f qcow2 disk.qcow2 %llu", (unsigned long long)GUEST_BYTES);
-    ASSERT_RUN("qemu-io -f qcow2 -c 'write -P 5 0 64k' disk.qcow2");
-    ASSERT_RUN("qemu-img snapshot -c first disk.qcow2");
-    ASSERT_RUN("qemu-io -f qcow2 -c 'write -P 6 0 64k' disk.qcow2");
-    struct loaded good = load("disk.qcow2");
+    (void)qemu_oracle_run(&oracle, "rm -f disk.*");
+    ASSERT_RUN(&oracle, "qemu-img create -f qcow2 disk.qcow2 %llu",
+               (unsigned long long)GUEST_BYTES);
+    ASSERT_RUN(&oracle, "qemu-io -f qcow2 -c 'write -P 5 0 64k' disk.qcow2");
+    ASSERT_RUN(&oracle, "qemu-img snapshot -c first disk.qcow2");
+    ASSERT_RUN(&oracle, "qemu-io -f qcow2 -c 'write -P 6 0 64k' disk.qcow2");
+    struct image_bytes good = qemu_oracle_load(&oracle, "disk.qcow2");
     uint64_t mask = 0x00fffffffffffe00u;
     struct places places = {.l1 = get(&good, 40, 8), .reftable = get(&good, 48, 8)};
     places.l2 = get(&good, places.l1, 8) & mask;
     places.data = get(&good, places.l2, 8) & mask;
     places.block = get(&good, places.reftable, 8);
     places.l2_of_snapshot = get(&good, get(&good, get(&good, 64, 8), 8), 8) & mask;
-    assert_int_equal(qcow_checker_run(good.bytes, good.len).errors, 0);
+    assert_int_equal(qcow_checker_run(good.data, good.len).errors, 0);
 
     for (size_t i = 0; i < ARRAY_COUNT(faults); i++) {
-        struct loaded broken = {malloc(good.len), good.len};
-        assert_non_null(broken.bytes);
-        memcpy(broken.bytes, good.bytes, good.len);
+        struct image_bytes broken = {malloc(good.len), good.len};
+        assert_non_null(broken.data);
+        memcpy(broken.data, good.data, good.len);
         faults[i].apply(&broken, &places);
-        struct qcow_verdict verdict = qcow_checker_run(broken.bytes, broken.len);
+        struct qcow_verdict verdict = qcow_checker_run(broken.data, broken.len);
         if (verdict.errors == 0 || verdict.is_refused)
             fail_msg("%s: not found", faults[i].name);
         if ((verdict.hazards > 0) != faults[i].is_hazard)
             fail_msg("%s: %u hazards", faults[i].name, verdict.hazards);
-        store("broken.qcow2", &broken);
-        int check = run("qemu-img check -f qcow2 broken.qcow2");
+        qemu_oracle_store(&oracle, "broken.qcow2", broken.data, broken.len);
+        int check = qemu_oracle_run(&oracle, "qemu-img check -f qcow2 broken.qcow2");
         if ((check != 0) != faults[i].is_seen_by_qemu)
             fail_msg("%s: qemu-img check exits with %d", faults[i].name, check);
-        free(broken.bytes);
+        image_fixture_finish(&broken);
     }
-    free(good.bytes);
+    image_fixture_finish(&good);
 }
 
 TEST(subclusters_that_contradict_each_other_are_found)
 {
-    (void)run("rm -f disk.*");
-    ASSERT_RUN("qemu-img create -f qcow2 -o extended_l2=on disk.qcow2 %llu",
+    (void)qemu_oracle_run(&oracle, "rm -f disk.*");
+    ASSERT_RUN(&oracle, "qemu-img create -f qcow2 -o extended_l2=on disk.qcow2 %llu",
                (unsigned long long)GUEST_BYTES);
-    ASSERT_RUN("qemu-io -f qcow2 -c 'write -P 5 0 8k' -c 'write -z 8k 8k' disk.qcow2");
-    struct loaded image = load("disk.qcow2");
+    ASSERT_RUN(&oracle, "qemu-io -f qcow2 -c 'write -P 5 0 8k' -c 'write -z 8k 8k' disk.qcow2");
+    struct image_bytes image = qemu_oracle_load(&oracle, "disk.qcow2");
     uint64_t l2 = get(&image, get(&image, 40, 8), 8) & 0x00fffffffffffe00u;
     uint64_t bitmap = get(&image, l2 + 8, 8);
-    assert_int_equal(qcow_checker_run(image.bytes, image.len).errors, 0);
+    assert_int_equal(qcow_checker_run(image.data, image.len).errors, 0);
 
     put(&image, l2 + 8, 8, bitmap | (uint64_t)1 << 32);
-    assert_true(qcow_checker_run(image.bytes, image.len).errors > 0);
+    assert_true(qcow_checker_run(image.data, image.len).errors > 0);
     put(&image, l2 + 8, 8, bitmap);
     put(&image, l2 + 24, 8, 1);
-    assert_true(qcow_checker_run(image.bytes, image.len).errors > 0);
-    free(image.bytes);
+    assert_true(qcow_checker_run(image.data, image.len).errors > 0);
+    image_fixture_finish(&image);
 }
 
 TEST(leaks_are_counted_and_are_no_errors)
 {
-    (void)run("rm -f disk.*");
-    ASSERT_RUN("qemu-img create -f qcow2 -o refcount_bits=2 disk.qcow2 %llu",
+    (void)qemu_oracle_run(&oracle, "rm -f disk.*");
+    ASSERT_RUN(&oracle, "qemu-img create -f qcow2 -o refcount_bits=2 disk.qcow2 %llu",
                (unsigned long long)GUEST_BYTES);
-    ASSERT_RUN("qemu-io -f qcow2 -c 'write -P 5 0 300k' disk.qcow2");
-    struct loaded image = load("disk.qcow2");
+    ASSERT_RUN(&oracle, "qemu-io -f qcow2 -c 'write -P 5 0 300k' disk.qcow2");
+    struct image_bytes image = qemu_oracle_load(&oracle, "disk.qcow2");
     uint64_t l2 = get(&image, get(&image, 40, 8), 8) & 0x00fffffffffffe00u;
     put(&image, l2, 8, 0);
     put(&image, l2 + 8, 8, 1);
 
-    struct qcow_verdict verdict = qcow_checker_run(image.bytes, image.len);
+    struct qcow_verdict verdict = qcow_checker_run(image.data, image.len);
 
     assert_int_equal(verdict.errors, 0);
     assert_int_equal(verdict.leaks, 2);
-    free(image.bytes);
+    image_fixture_finish(&image);
 }
 
 /* Every truncation and many garbled bytes: no crash, no endless loop (the sanitizers watch). */
 TEST(garbage_is_survived)
 {
-    uint64_t random = 88172645463325252u;
+    struct chance chance = chance_of(0);
 
-    (void)run("rm -f disk.*");
-    ASSERT_RUN("qemu-img create -f qcow2 -o cluster_size=512 disk.qcow2 100k");
-    ASSERT_RUN("qemu-io -f qcow2 -c 'write -P 5 0 30k' disk.qcow2");
-    ASSERT_RUN("qemu-img snapshot -c first disk.qcow2");
-    struct loaded image = load("disk.qcow2");
+    (void)qemu_oracle_run(&oracle, "rm -f disk.*");
+    ASSERT_RUN(&oracle, "qemu-img create -f qcow2 -o cluster_size=512 disk.qcow2 100k");
+    ASSERT_RUN(&oracle, "qemu-io -f qcow2 -c 'write -P 5 0 30k' disk.qcow2");
+    ASSERT_RUN(&oracle, "qemu-img snapshot -c first disk.qcow2");
+    struct image_bytes image = qemu_oracle_load(&oracle, "disk.qcow2");
     for (size_t len = 0; len < image.len; len += 61)
-        (void)qcow_checker_run(image.bytes, len);
+        (void)qcow_checker_run(image.data, len);
     for (unsigned i = 0; i < 3000; i++) {
-        random ^= random << 13;
-        random ^= random >> 7;
-        random ^= random << 17;
-        image.bytes[random % (i % 2 == 0 ? 512 : MAX(image.len, (size_t)512))] =
-            (uint8_t)(random >> 56);
-        (void)qcow_checker_run(image.bytes, image.len);
+        size_t limit = i % 2 == 0 ? 512 : MAX(image.len, (size_t)512);
+        size_t at = (size_t)chance_below(&chance, limit);
+        image.data[at] = (uint8_t)(chance.state >> 56);
+        (void)qcow_checker_run(image.data, image.len);
         if (i % 16 == 15) {
-            free(image.bytes);
-            image = load("disk.qcow2");
+            image_fixture_finish(&image);
+            image = qemu_oracle_load(&oracle, "disk.qcow2");
         }
     }
-    free(image.bytes);
+    image_fixture_finish(&image);
 }
 
 static int make_folder(void **state)
 {
     (void)state;
-    (void)snprintf(folder, sizeof(folder), "%s/qcow_checker_test.XXXXXX",
-                   access("/dev/shm", W_OK) == 0 ? "/dev/shm" : "/tmp");
-    return mkdtemp(folder) == NULL;
+    return qemu_oracle_init(&oracle, "qcow_checker_test");
 }
 
 static int remove_folder(void **state)
 {
-    char command[256];
-
     (void)state;
-    (void)snprintf(command, sizeof(command), "rm -rf %s", folder);
-    return system(command);
+    return qemu_oracle_finish(&oracle);
 }
 
 int main(void)
@@ -483,9 +434,7 @@ int main(void)
         cmocka_unit_test(garbage_is_survived),
     };
 
-    if (system("qemu-img --version >/dev/null 2>&1 && qemu-io --version >/dev/null 2>&1") != 0) {
-        print_message("skipped: qemu-img and qemu-io are not installed (apt: qemu-utils)\n");
-        return SKIPPED;
-    }
+    if (!qemu_oracle_has("qemu-img qemu-io"))
+        return QEMU_ORACLE_SKIPPED;
     return cmocka_run_group_tests(tests, make_folder, remove_folder);
 }
