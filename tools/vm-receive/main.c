@@ -56,10 +56,15 @@ static struct err *run(const struct receive_options *options)
     sigaddset(&ends, SIGTERM);
     (void)sigprocmask(SIG_BLOCK, &ends, NULL);
     TRY(event_loop_create(&loop));
-    TRY(event_loop_watch(loop, signalfd(-1, &ends, SFD_CLOEXEC), EPOLLIN, stop, loop, &signals));
-    TRY(receive_server_create(loop, &config, &server));
-    log_info("listening", "address=%s port=%u", config.address.host, receive_server_port(server));
-    struct err *err = event_loop_run(loop);
+    struct err *err =
+        event_loop_watch(loop, signalfd(-1, &ends, SFD_CLOEXEC), EPOLLIN, stop, loop, &signals);
+    if (err == NULL)
+        err = receive_server_create(loop, &config, &server);
+    if (err == NULL) {
+        log_info("listening", "address=%s port=%u", config.address.host,
+                 receive_server_port(server));
+        err = event_loop_run(loop);
+    }
     receive_server_destroy(server);
     event_loop_destroy(loop);
     return err;
