@@ -5,11 +5,12 @@
  * What a power cut may leave is the old size with the old content, or the new size:
  *
  * To grow, a longer L1 table is published first, with the old size. Behind the old end there may be
- * bytes that must not come to light: the rest of the last cluster, the state of a machine, a longer
- * backing file. They become zeros, durably; then the size is published.
+ * bytes that must not come to light: the rest of the last cluster, what a disk that shrank left in
+ * the same L2 table, the state of a machine, a longer backing file. They become zeros, durably;
+ * then the size is published.
  *
- * To shrink, what is cut off is discarded in the L2 table that the new end lies in; then the size
- * is published together with an L1 table that leads to nothing behind it.
+ * To shrink, the size is published together with an L1 table that leads to nothing behind the L2
+ * table that the new end lies in. What that one still has behind it is given back afterwards.
  */
 #include "storage/qcow/qcow_resize.h"
 
@@ -22,13 +23,18 @@
 #include "storage/qcow/qcow_edit.h"
 #include "storage/qcow/qcow_flush.h"
 #include "storage/qcow/qcow_layout.h"
+#include "storage/qcow/qcow_map.h"
 #include "storage/qcow/qcow_zero.h"
+
+/* The guest bytes of one L2 table. */
+static uint64_t l1_reach(const struct qcow_image *image)
+{
+    return (uint64_t)1 << qcow_header_l1_reach_bits(&image->header);
+}
 
 static uint64_t l1_count(const struct qcow_image *image, uint64_t virtual_bytes)
 {
-    uint64_t reach = (uint64_t)1 << qcow_header_l1_reach_bits(&image->header);
-
-    return divide_up(virtual_bytes, reach);
+    return divide_up(virtual_bytes, l1_reach(image));
 }
 
 static struct err *check_size(const struct qcow_image *image, uint64_t virtual_bytes)
@@ -127,6 +133,23 @@ static bool has_entries_from(struct qcow_image *image, uint64_t first)
     return has_any;
 }
 
+/* What the L2 table that the old end lies in has left behind it. */
+static struct err *zero_data(struct qcow_image *image, uint64_t from, uint64_t end)
+{
+    while (from < end) {
+        struct qcow_extent extent;
+        lock_acquire(&image->lock);
+        struct err *err = qcow_map_lookup_locked(image, from, end - from, &extent);
+        lock_release(&image->lock);
+        if (err == NULL && (extent.kind == QCOW_KIND_DATA || extent.kind == QCOW_KIND_COMPRESSED))
+            err = qcow_write_zeroes(&image->base, from, extent.bytes, true);
+        if (err != NULL)
+            return err;
+        from += extent.bytes;
+    }
+    return NULL;
+}
+
 /* From the old end on, as far as something else than zeros may show. */
 static struct err *zero_added(struct qcow_image *image, uint64_t from, uint64_t to)
 {
@@ -137,6 +160,7 @@ static struct err *zero_added(struct qcow_image *image, uint64_t from, uint64_t 
     end = MIN(end, to);
     if (end > from)
         TRY(qcow_write_zeroes(&image->base, from, end - from, true));
+    TRY(zero_data(image, end, MIN(align_up(from, l1_reach(image)), to)));
     return qcow_flush_settle(image);
 }
 
@@ -158,13 +182,17 @@ static struct err *grow(struct qcow_image *image, uint64_t virtual_bytes)
 
 static struct err *shrink(struct qcow_image *image, uint64_t virtual_bytes)
 {
-    uint64_t reach = (uint64_t)1 << qcow_header_l1_reach_bits(&image->header);
     uint64_t kept = l1_count(image, virtual_bytes);
-    uint64_t end = MIN(align_up(virtual_bytes, reach), image->base.virtual_bytes);
+    uint64_t end = MIN(align_up(virtual_bytes, l1_reach(image)), image->base.virtual_bytes);
 
-    if (end > virtual_bytes)
-        TRY(qcow_discard(&image->base, virtual_bytes, end - virtual_bytes));
-    return replace_l1(image, virtual_bytes, kept, MAX(kept, (uint64_t)1));
+    TRY(replace_l1(image, virtual_bytes, kept, MAX(kept, (uint64_t)1)));
+    if (end == virtual_bytes)
+        return NULL;
+    image->base.virtual_bytes = end;
+    struct err *err = qcow_discard(&image->base, virtual_bytes, end - virtual_bytes);
+    image->base.virtual_bytes = virtual_bytes;
+    err_free(err); /* it takes space, and becomes zeros when the disk grows */
+    return NULL;
 }
 
 struct err *qcow_image_resize(struct block *block, uint64_t virtual_bytes)
