@@ -20,7 +20,8 @@
 
 #define FINDING_BYTES_MAX 256u
 
-static void tell(struct qcow_check *check, enum qcow_finding kind, const char *fmt, va_list args)
+__attribute__((format(printf, 3, 0))) static void
+tell(struct qcow_check *check, enum qcow_finding kind, const char *fmt, va_list args)
 {
     char text[FINDING_BYTES_MAX];
 

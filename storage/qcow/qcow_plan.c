@@ -29,7 +29,6 @@ struct qcow_hold {
 };
 
 struct request {
-    struct qcow_image *image;
     uint64_t offset;
     uint64_t len;
 };
@@ -63,10 +62,10 @@ static struct qcow_hold *hold_create_locked(struct qcow_image *image) REQUIRES(&
 }
 
 /* Bytes of this file, under a claim. */
-static bool add_data_locked(const struct request *request, const struct qcow_extent *extent,
-                            struct block_plan *plan) REQUIRES(&request->image->lock)
+static bool add_data_locked(struct qcow_image *image, const struct request *request,
+                            const struct qcow_extent *extent, struct block_plan *plan)
+    REQUIRES(&image->lock)
 {
-    struct qcow_image *image = request->image;
     struct block_extent planned = {
         .file = image->file, .offset = extent->host_offset, .bytes = extent->bytes};
 
@@ -128,10 +127,9 @@ static void end_write_locked(struct qcow_image *image, struct qcow_hold *hold,
 }
 
 /* The first part of a write; its length, 0 when that can not be. */
-static uint64_t add_write_locked(const struct request *request, struct block_plan *plan)
-    REQUIRES(&request->image->lock)
+static uint64_t add_write_locked(struct qcow_image *image, const struct request *request,
+                                 struct block_plan *plan) REQUIRES(&image->lock)
 {
-    struct qcow_image *image = request->image;
     struct qcow_hold *hold;
 
     if (plan->count == BLOCK_PLAN_EXTENTS || qcow_l2_cache_wants_flush(&image->l2))
@@ -157,9 +155,9 @@ static uint64_t add_write_locked(const struct request *request, struct block_pla
 }
 
 /* What this image does not hold, of a read. */
-static bool add_below(const struct request *request, uint64_t len, struct block_plan *plan)
+static bool add_below(const struct qcow_image *image, const struct request *request, uint64_t len,
+                      struct block_plan *plan)
 {
-    struct qcow_image *image = request->image;
     uint64_t have = qcow_read_is_zero_below(image, request->offset)
                         ? 0
                         : MIN(len, image->backing->virtual_bytes - request->offset);
@@ -171,20 +169,20 @@ static bool add_below(const struct request *request, uint64_t len, struct block_
 }
 
 /* Plans the first part of a write; its length, 0 when that can not be. */
-static uint64_t plan_write_part(const struct request *request, struct block_plan *plan)
+static uint64_t plan_write_part(struct qcow_image *image, const struct request *request,
+                                struct block_plan *plan)
 {
-    struct qcow_image *image = request->image;
-
     lock_acquire(&image->lock);
-    uint64_t bytes = is_cached_locked(image, request->offset) ? add_write_locked(request, plan) : 0;
+    uint64_t bytes =
+        is_cached_locked(image, request->offset) ? add_write_locked(image, request, plan) : 0;
     lock_release(&image->lock);
     return bytes;
 }
 
 /* Plans the first part of a read; its length, 0 when that can not be. */
-static uint64_t plan_read_part(const struct request *request, struct block_plan *plan)
+static uint64_t plan_read_part(struct qcow_image *image, const struct request *request,
+                               struct block_plan *plan)
 {
-    struct qcow_image *image = request->image;
     struct qcow_extent extent = {.bytes = 0};
     bool is_planned = false;
 
@@ -194,25 +192,26 @@ static uint64_t plan_read_part(const struct request *request, struct block_plan 
                           : NULL;
     bool is_known = err == NULL && extent.bytes > 0;
     if (is_known && extent.kind == QCOW_KIND_DATA)
-        is_planned = add_data_locked(request, &extent, plan);
+        is_planned = add_data_locked(image, request, &extent, plan);
     lock_release(&image->lock);
     err_free(err); /* the blocking call says it again */
 
     if (is_known && extent.kind == QCOW_KIND_ZERO)
         is_planned = block_plan_add(plan, &(struct block_extent){.bytes = extent.bytes});
     else if (is_known && extent.kind == QCOW_KIND_UNALLOCATED)
-        is_planned = add_below(request, extent.bytes, plan);
+        is_planned = add_below(image, request, extent.bytes, plan);
     return is_planned ? extent.bytes : 0;
 }
 
 bool qcow_plan(struct block *block, enum block_request_kind kind, uint64_t offset, uint64_t len,
                struct block_plan *plan)
 {
-    struct request request = {.image = qcow_image_of(block), .offset = offset, .len = len};
+    struct qcow_image *image = qcow_image_of(block);
+    struct request request = {.offset = offset, .len = len};
 
     while (request.len > 0) {
-        uint64_t part = kind == BLOCK_REQUEST_READ ? plan_read_part(&request, plan)
-                                                   : plan_write_part(&request, plan);
+        uint64_t part = kind == BLOCK_REQUEST_READ ? plan_read_part(image, &request, plan)
+                                                   : plan_write_part(image, &request, plan);
         if (part == 0)
             return false;
         request.offset += part;

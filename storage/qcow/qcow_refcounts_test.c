@@ -55,7 +55,7 @@ TEST(changed_counts_are_written_until_they_are_durable)
 {
     struct host_file *file;
     struct qcow_refcounts refcounts;
-    struct qcow_write_list list = {NULL};
+    struct qcow_write_list list = {.count = 0};
     uint64_t count = 0;
 
     load(&file, &refcounts);

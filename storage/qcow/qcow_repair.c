@@ -147,7 +147,7 @@ struct err *qcow_repair(struct host_file *file, enum qcow_repair_scope scope,
 
 struct err *qcow_repair_unclosed(struct host_file *file, struct qcow_header *header)
 {
-    struct qcow_repair_report report;
+    struct qcow_repair_report report = {.after = {.errors = 0}};
 
     if ((header->incompatible & QCOW_INCOMPATIBLE_DIRTY) == 0)
         return NULL;

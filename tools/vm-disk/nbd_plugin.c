@@ -236,4 +236,6 @@ static struct nbdkit_plugin plugin = {
     .extents = plugin_extents,
 };
 
+struct nbdkit_plugin *plugin_init(void); /* what the macro defines, and nbdkit looks for */
+
 NBDKIT_REGISTER_PLUGIN(plugin)
