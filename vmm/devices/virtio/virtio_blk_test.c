@@ -227,25 +227,28 @@ static unsigned gate_entered(struct gated_block *gate)
     return entered;
 }
 
+/* Eight writes, of which at least four have come to the disk. */
+static void bench_init_gated(struct bench *bench, struct gated_block *gate)
+{
+    lock_init(&gate->lock, LOCK_TEST);
+    lock_condition_init(&gate->changed);
+    bench_init_bare(bench, false);
+    ASSERT_OK(virtio_blk_attach(bench->blk, &gate->base));
+    ASSERT_OK(bench->blk->ops->start(bench->blk));
+    bench_drive(bench);
+    for (unsigned i = 0; i < 8; i++)
+        submit(bench, VIRTIO_BLK_T_OUT, i, to_disk(512));
+    while (gate_entered(gate) < 4)
+        (void)sched_yield();
+}
+
 TEST(a_stop_waits_for_what_is_in_flight_and_leaves_the_rest_in_the_queue)
 {
     struct bench bench;
     struct gated_block gate = {.base = {.ops = &gated_ops, .virtual_bytes = DISK_BYTES}};
     uint32_t head;
     uint32_t written;
-    lock_init(&gate.lock, LOCK_TEST);
-    lock_condition_init(&gate.changed);
-    bench_init_bare(&bench, false);
-    ASSERT_OK(virtio_blk_attach(bench.blk, &gate.base));
-    ASSERT_OK(bench.blk->ops->start(bench.blk));
-    bench_drive(&bench);
-
-    for (unsigned i = 0; i < 8; i++)
-        submit(&bench, VIRTIO_BLK_T_OUT, i, to_disk(512));
-    lock_acquire(&gate.lock);
-    while (gate.entered < 4)
-        lock_condition_wait(&gate.changed, &gate.lock);
-    lock_release(&gate.lock);
+    bench_init_gated(&bench, &gate);
     struct thread *opener = NULL;
     ASSERT_OK(thread_create(ROLE_TEST, 0, gate_open, &gate, &opener));
     bench.blk->ops->stop(bench.blk);
@@ -274,17 +277,7 @@ TEST(a_reset_waits_for_what_is_in_flight_and_forgets_the_rest)
     struct gated_block gate = {.base = {.ops = &gated_ops, .virtual_bytes = DISK_BYTES}};
     uint32_t head;
     uint32_t written;
-    lock_init(&gate.lock, LOCK_TEST);
-    lock_condition_init(&gate.changed);
-    bench_init_bare(&bench, false);
-    ASSERT_OK(virtio_blk_attach(bench.blk, &gate.base));
-    ASSERT_OK(bench.blk->ops->start(bench.blk));
-    bench_drive(&bench);
-
-    for (unsigned i = 0; i < 8; i++)
-        submit(&bench, VIRTIO_BLK_T_OUT, i, to_disk(512));
-    while (gate_entered(&gate) < 4)
-        (void)sched_yield();
+    bench_init_gated(&bench, &gate);
     struct thread *opener = NULL;
     ASSERT_OK(thread_create(ROLE_TEST, 0, gate_open, &gate, &opener));
     virtio_driver_fake_write(&bench.driver, 20, 0,
