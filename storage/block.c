@@ -80,3 +80,22 @@ void block_plan_finish(struct block_plan *plan, enum block_outcome outcome)
 {
     finish_from(plan, 0, outcome);
 }
+
+struct err *block_read_padded(struct block *block, const struct iovec *iovs, int iov_count,
+                              uint64_t offset)
+{
+    uint64_t len = io_vector_bytes(iovs, iov_count);
+    uint64_t end = block == NULL ? 0 : block->virtual_bytes;
+    uint64_t have = offset >= end ? 0 : MIN(len, end - offset);
+
+    if (have == len)
+        return len == 0 ? NULL : block_read(block, iovs, iov_count, offset);
+
+    struct io_vector part = {.count = 0}, rest = {.count = 0};
+    io_vector_append_slice(&rest, iovs, iov_count, have, len - have);
+    io_vector_zero(rest.iovs, rest.count);
+    if (have == 0)
+        return NULL;
+    io_vector_append_slice(&part, iovs, iov_count, 0, have);
+    return block_read(block, part.iovs, part.count, offset);
+}

@@ -90,6 +90,11 @@ ERR_RESULT block_check_vectors(const struct block *block, enum block_request_kin
 ERR_RESULT block_check_range(const struct block *block, enum block_request_kind kind,
                              uint64_t offset, uint64_t len);
 
+/* Reads from a disk that may end before the range does; NULL has no bytes. What is behind its end
+ * reads as zeros. */
+ERR_RESULT block_read_padded(struct block *block, const struct iovec *iovs, int iov_count,
+                             uint64_t offset);
+
 static inline ERR_RESULT block_read(struct block *block, const struct iovec *iovs, int iov_count,
                                     uint64_t offset)
 {

@@ -55,12 +55,33 @@ TEST(a_disk_told_to_fail_fails)
     ASSERT_OK(block_close(block));
 }
 
+TEST(a_shorter_disk_reads_as_zeros_behind_its_end)
+{
+    struct block *block;
+    uint8_t data[1024];
+    struct iovec iovs[] = {{data, 700}, {data + 700, 324}};
+
+    ASSERT_OK(block_memory_create(1024, &block));
+    memset(block_memory_bytes(block), 7, 1024);
+    for (uint64_t offset = 0; offset <= 1536; offset += 512) {
+        memset(data, 1, sizeof(data));
+        ASSERT_OK(block_read_padded(block, iovs, 2, offset));
+        for (size_t i = 0; i < sizeof(data); i++)
+            assert_int_equal(data[i], offset + i < 1024 ? 7 : 0);
+    }
+    memset(data, 1, sizeof(data));
+    ASSERT_OK(block_read_padded(NULL, iovs, 2, 0));
+    assert_int_equal(data[0] | data[1023], 0);
+    ASSERT_OK(block_close(block));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(what_was_written_is_read_and_zeroed),
         cmocka_unit_test(requests_outside_the_disk_or_of_too_many_vectors_are_refused),
         cmocka_unit_test(a_disk_told_to_fail_fails),
+        cmocka_unit_test(a_shorter_disk_reads_as_zeros_behind_its_end),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -216,22 +216,6 @@ static void give_back(struct layer_stack *stack, struct stacked *from)
         stacked_free(from);
 }
 
-/* Behind the end of a layer there are zeros. */
-static struct err *read_layer(struct block *layer, const struct io_vector *to, uint64_t offset,
-                              uint64_t len)
-{
-    uint64_t have = offset >= layer->virtual_bytes ? 0 : MIN(len, layer->virtual_bytes - offset);
-
-    if (have == len)
-        return block_read(layer, to->iovs, to->count, offset);
-
-    struct io_vector part = {.count = 0}, rest = {.count = 0};
-    io_vector_append_slice(&rest, to->iovs, to->count, have, len - have);
-    io_vector_zero(rest.iovs, rest.count);
-    io_vector_append_slice(&part, to->iovs, to->count, 0, have);
-    return have == 0 ? NULL : block_read(layer, part.iovs, part.count, offset);
-}
-
 static struct err *stack_read(struct block *block, const struct iovec *iovs, int iov_count,
                               uint64_t offset)
 {
@@ -249,7 +233,7 @@ static struct err *stack_read(struct block *block, const struct iovec *iovs, int
         if (piece.from == NULL) {
             io_vector_zero(part.iovs, part.count);
         } else {
-            err = read_layer(piece.from->layer.block, &part, offset + done, piece.bytes);
+            err = block_read_padded(piece.from->layer.block, part.iovs, part.count, offset + done);
             give_back(stack, piece.from);
         }
         if (err != NULL)

@@ -15,26 +15,6 @@ bool qcow_read_is_zero_below(const struct qcow_image *image, uint64_t offset)
     return image->backing == NULL || offset >= image->backing->virtual_bytes;
 }
 
-/* Behind the end of a shorter backing file there are zeros. */
-static struct err *read_below(struct qcow_image *image, const struct io_vector *to, uint64_t offset)
-{
-    uint64_t len = io_vector_bytes(to->iovs, to->count);
-    uint64_t have = qcow_read_is_zero_below(image, offset)
-                        ? 0
-                        : MIN(len, image->backing->virtual_bytes - offset);
-
-    if (have == len)
-        return block_read(image->backing, to->iovs, to->count, offset);
-
-    struct io_vector part = {.count = 0}, rest = {.count = 0};
-    io_vector_append_slice(&rest, to->iovs, to->count, have, len - have);
-    io_vector_zero(rest.iovs, rest.count);
-    if (have == 0)
-        return NULL;
-    io_vector_append_slice(&part, to->iovs, to->count, 0, have);
-    return block_read(image->backing, part.iovs, part.count, offset);
-}
-
 static struct err *read_compressed(struct qcow_image *image, const struct qcow_extent *extent,
                                    const struct io_vector *to, uint64_t offset)
 {
@@ -57,7 +37,8 @@ struct err *qcow_read_extent(struct qcow_image *image, const struct qcow_extent 
                              const struct io_vector *to, uint64_t offset)
 {
     switch (extent->kind) {
-    case QCOW_KIND_UNALLOCATED: return read_below(image, to, offset);
+    case QCOW_KIND_UNALLOCATED:
+        return block_read_padded(image->backing, to->iovs, to->count, offset);
     case QCOW_KIND_ZERO: io_vector_zero(to->iovs, to->count); return NULL;
     case QCOW_KIND_DATA: return host_file_read(image->file, to, extent->host_offset);
     case QCOW_KIND_COMPRESSED: return read_compressed(image, extent, to, offset);
