@@ -39,9 +39,9 @@ class DiskLayers(Case):
     def test_a_running_machine_goes_on_over_merges(self):
         host = self.host()
         guest = self.boot_with_disk(host)
-        reports = [host.json("vm-save", "m", "--no-merge") for _ in range(MERGE_FROM + 2)]
+        reports = [host.save("m", "--no-merge") for _ in range(MERGE_FROM + 2)]
         self.assertEqual(len(chain(reports[-1]["disks"][0]["active"])), MERGE_FROM + 3)
-        reports += [host.json("vm-save", "m") for _ in range(6)]
+        reports += [host.save("m") for _ in range(6)]
         merged = [report["layers_merged"] for report in reports]
         self.assertGreater(sum(merged), 0)
         active = reports[-1]["disks"][0]["active"]
@@ -72,9 +72,9 @@ class DiskLayers(Case):
         host = self.host()
         guest = self.boot_with_disk(host)
         for _ in range(MERGE_FROM - 10):
-            host.run("vm-save", "m", "--no-merge")
+            host.save("m", "--no-merge")
         for _ in range(16):
-            report = host.json("vm-save", "m")
+            report = host.save("m")
             self.end(host, guest)
             host.run("vm-restore", "m")
             guest = self.follow(host, "m", guest.jobs)

@@ -111,7 +111,7 @@ class FullDisk(Case):
         self.assertEqual(host.state("m"), "running")
         guest.check(1)
         self.make_room(host, guest)
-        host.run("vm-save", "m")
+        host.save("m")
         host.run("kill", "-9", host.machines()["m"]["pid"])
         host.wait_for_state("m", "gone")
         guest.close()

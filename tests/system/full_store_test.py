@@ -39,7 +39,7 @@ class FullStore(Case):
         self.assertEqual(host.state("m"), "running")
         guest.check(2)
 
-        first = host.json("vm-save", "m", "--store", store)
+        first = host.save("m", "--store", store)
         host.run("vm-snapshot", "verify", f"m/{first['id']}", "--store", store)
         guest.check(1)
         host.run("vm-ctl", "quit", "m", "--wait", "10")

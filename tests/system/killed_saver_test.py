@@ -23,7 +23,7 @@ class Killed(Case):
     def test_a_saver_killed_at_any_step_leaves_the_guest_running(self):
         host = self.host()
         guest = self.boot(host, memory=32)
-        host.run("vm-save", "m")
+        host.save("m")
         expected = 1
         for index, step in enumerate(SAVE_STEPS):
             with self.subTest(step=step):
@@ -34,7 +34,7 @@ class Killed(Case):
                 expected += index >= PUBLISHED
                 self.assertEqual(len(host.snapshots("m")), expected)
         guest.check(2)
-        host.run("vm-save", "m")
+        host.save("m")
         for snapshot in host.snapshots("m"):
             host.run("vm-snapshot", "verify", f"m/{snapshot['id']}")
         host.run("vm-ctl", "quit", "m", "--wait", "10")
@@ -46,7 +46,7 @@ class Killed(Case):
             with self.subTest(step=step):
                 host = self.host(step.replace(" ", "-"))
                 guest = self.boot(host, memory=32)
-                host.run("vm-save", "m")
+                host.save("m")
                 saver = host.start("vm-save", "m", stop_at=step)
                 self.assertTrue(saver.wait_until_stopped(), saver.output())
                 os.kill(host.machine_processes()[0], signal.SIGKILL)
@@ -61,7 +61,7 @@ class Killed(Case):
     def test_a_restorer_killed_at_any_step_leaves_nothing(self):
         host = self.host()
         guest = self.boot(host, memory=32)
-        host.run("vm-save", "m")
+        host.save("m")
         host.run("vm-ctl", "quit", "m", "--wait", "10")
         for step in RESTORE_STEPS:
             with self.subTest(step=step):
@@ -76,7 +76,7 @@ class Killed(Case):
     def test_a_machine_killed_while_it_is_restored_is_reported(self):
         host = self.host()
         self.boot(host, memory=32)
-        host.run("vm-save", "m")
+        host.save("m")
         host.run("vm-ctl", "quit", "m", "--wait", "10")
         host.wait_for_processes(0)
         for step in ("configure", "load the state", "give the memory", "resume"):

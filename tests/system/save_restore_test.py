@@ -27,7 +27,7 @@ class SaveRestore(Case):
         jobs = guest.jobs
         for _ in range(count):
             guest.check(1)
-            host.run("vm-save", "m")
+            host.save("m")
             guest.check(1)
             kill_machine(host, "m")
             guest.close()
@@ -76,9 +76,9 @@ class SaveRestore(Case):
         disk.write_bytes(bytes(8 << 20))
         host = self.host()
         guest = self.boot(host, jobs=("pattern", "disk"), disk=disk)
-        older = host.json("vm-save", "m")["id"]
+        older = host.save("m")["id"]
         guest.check(2)
-        host.run("vm-save", "m")
+        host.save("m")
         guest.check(2)
         for turn in range(2): # one snapshot brings back any number of machines
             host.run("vm-restore", f"m/{older}", "--name", f"twin{turn}")
@@ -89,8 +89,8 @@ class SaveRestore(Case):
     def test_snapshots_of_one_machine_share_what_did_not_change(self):
         host = self.host()
         guest = self.boot(host, rate=500)
-        first = host.json("vm-save", "m")
-        second = host.json("vm-save", "m")
+        first = host.save("m")
+        second = host.save("m")
         guest.check(1)
         self.assertEqual(first["parent"], "")
         self.assertEqual(second["parent"], first["id"])
@@ -99,9 +99,9 @@ class SaveRestore(Case):
     def test_an_older_snapshot_can_be_restored_beside_the_machine(self):
         host = self.host()
         guest = self.boot(host)
-        older = host.json("vm-save", "m")["id"]
+        older = host.save("m")["id"]
         guest.check(1)
-        host.run("vm-save", "m")
+        host.save("m")
         host.run("vm-restore", f"m/{older}", "--name", "twin")
         twin = self.follow(host, "twin", guest.jobs)
         twin.check(2)
@@ -111,7 +111,7 @@ class SaveRestore(Case):
     def test_a_restored_machine_can_be_left_paused(self):
         host = self.host()
         guest = self.boot(host)
-        host.run("vm-save", "m")
+        host.save("m")
         host.run("vm-ctl", "quit", "m", "--wait", "10")
         host.run("vm-restore", "m", "--paused")
         self.assertEqual(host.state("m"), "paused")
@@ -121,8 +121,8 @@ class SaveRestore(Case):
     def test_a_parent_is_not_deleted_and_a_child_is(self):
         host = self.host()
         self.boot(host)
-        parent = host.json("vm-save", "m")["id"]
-        child = host.json("vm-save", "m")["id"]
+        parent = host.save("m")["id"]
+        child = host.save("m")["id"]
         self.assertIn(child, host.refuse("vm-snapshot", "delete", f"m/{parent}"))
         host.run("vm-snapshot", "delete", f"m/{child}")
         host.run("vm-snapshot", "verify", f"m/{parent}")
@@ -136,7 +136,7 @@ class SaveRestore(Case):
     def test_a_name_that_is_taken_is_not_restored_to(self):
         host = self.host()
         guest = self.boot(host)
-        host.run("vm-save", "m")
+        host.save("m")
         host.refuse("vm-restore", "m")
         host.wait_for_processes(1)
         guest.check(2)

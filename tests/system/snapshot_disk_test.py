@@ -27,7 +27,7 @@ class SnapshotDisk(Case):
         """A snapshot of a machine that has ended; its sealed image."""
         host = self.host()
         guest = self.boot_with_disk(host)
-        report = host.json("vm-save", "m")
+        report = host.save("m")
         guest.check(1)
         host.run("vm-ctl", "quit", "m", "--wait", "10")
         host.wait_for_processes(0)
@@ -42,7 +42,7 @@ class SnapshotDisk(Case):
                 for _ in range(4):
                     guest.check(1)
                     for _ in range(3):
-                        host.run("vm-save", "m")
+                        host.save("m")
                     host.run("kill", "-9", host.machines()["m"]["pid"])
                     host.wait_for_state("m", "gone")
                     guest.close()

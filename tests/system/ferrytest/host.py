@@ -70,6 +70,11 @@ class Host:
         """Runs a program with --json; returns the document that it prints."""
         return json.loads(self.run(program, *words, "--json", seconds=seconds))
 
+    def save(self, name, *words):
+        """Saves a machine; returns the report. Patient, since the host may be a slow build's or a
+        busy one: how long the pause is, the benches judge."""
+        return self.json("vm-save", name, "--pause-max", "20000", *words)
+
     def machines(self):
         """What vm-ctl lists, by name."""
         return {machine["name"]: machine for machine in self.json("vm-ctl", "list")["machines"]}
