@@ -5,57 +5,13 @@
 import json
 import os
 import pathlib
-import random
 import shutil
 import signal
 import subprocess
-import sys
 import tempfile
 import time
-import unittest
 
-BUILD = pathlib.Path(os.environ["FERRY_BUILD"])
-MIB = 1 << 20
-SKIPPED = 77
-
-
-class Operator(unittest.TestCase):
-    """A folder of images and the programs that work on them."""
-
-    def setUp(self):
-        self.folder = pathlib.Path(tempfile.mkdtemp(prefix="vm-disk."))
-        self.addCleanup(shutil.rmtree, self.folder)
-
-    def call(self, *words, code=0):
-        """Runs a program in the folder, which must end with this code; returns what it said."""
-        done = subprocess.run([str(word) for word in words], cwd=self.folder, text=True,
-                              stdin=subprocess.DEVNULL, capture_output=True, check=False,
-                              timeout=120)
-        self.assertEqual(done.returncode, code, f"{words}\n{done.stdout}{done.stderr}")
-        return done.stdout if code == 0 else done.stderr
-
-    def disk(self, *words, code=0):
-        """Runs vm-disk."""
-        return self.call(BUILD / "bin" / "vm-disk", *words, code=code)
-
-    def json(self, *words):
-        """What vm-disk says for programs."""
-        return json.loads(self.disk(*words, "--json"))
-
-    def make_raw(self, name, mebibytes, seed=1):
-        """A raw image with text, noise and holes."""
-        noise = random.Random(seed)
-        with open(self.folder / name, "wb") as raw:
-            raw.truncate(mebibytes * MIB)
-            for at in range(0, mebibytes * MIB, 3 * MIB):
-                raw.seek(at + noise.randrange(MIB) // 512 * 512)
-                raw.write(noise.randbytes(300000) + b"the same again " * 20000)
-        return name
-
-    def satisfies_qemu(self, image, raw):
-        """No error, no leak, and the content is that of the raw image."""
-        self.call("qemu-img", "check", "-q", "-f", "qcow2", image)
-        self.call("qemu-img", "compare", "-q", "-f", "qcow2", "-F", "raw", image, raw)
+from ferrydisk.operator import BUILD, MIB, Operator, main
 
 
 class Making(Operator):
@@ -378,169 +334,6 @@ class Changing(Operator):
                                                 "-s", "s", code=4))
 
 
-@unittest.skipUnless(shutil.which("nbdkit") and shutil.which("nbdcopy") and
-                     (BUILD / "lib/ferry/nbdkit-ferry-plugin.so").exists(),
-                     "needs nbdkit, nbdcopy and the plugin (apt: nbdkit nbdkit-plugin-dev libnbd-bin)")
-class Serving(Operator):
-    """serve: clients that know nothing of us."""
-
-    def serve(self, *words):
-        """Starts a server; gives its URI and process."""
-        ready = self.folder / "ready.pid"
-        ready.unlink(missing_ok=True)
-        (self.folder / "nbd.socket").unlink(missing_ok=True)
-        server = subprocess.Popen([BUILD / "bin" / "vm-disk", "serve", "--socket", "nbd.socket",
-                                   "--pid-file", "ready.pid", *words], cwd=self.folder)
-        self.addCleanup(server.wait, 20)
-        self.addCleanup(server.kill)
-        deadline = time.monotonic() + 30
-        while not ready.exists():
-            self.assertIsNone(server.poll())
-            self.assertLess(time.monotonic(), deadline)
-            time.sleep(0.01)
-        return f"nbd+unix:///?socket={self.folder}/nbd.socket", server
-
-    def make_chain(self):
-        """Two overlays on a raw image, and what a guest sees of them."""
-        raw = self.make_raw("a.raw", 24)
-        self.disk("create", "-b", raw, "-F", "raw", "one.qcow2")
-        self.call("qemu-io", "-f", "qcow2", "-c", "write -P 7 1M 70k", "one.qcow2")
-        self.disk("create", "-b", "one.qcow2", "-F", "qcow2", "two.qcow2", "--extended-l2",
-                  "--cluster-size", "128k")
-        self.call("qemu-io", "-f", "qcow2", "-c", "write -z 5M 1M", "-c", "write -P 3 9M 4k",
-                  "two.qcow2")
-        self.call("qemu-img", "convert", "-f", "qcow2", "-O", "raw", "two.qcow2", "seen.raw")
-
-    def test_clients_read_a_chain(self):
-        self.make_chain()
-        uri, server = self.serve("two.qcow2")
-        self.call("nbdcopy", uri, "copy.raw")
-        self.call("cmp", "copy.raw", "seen.raw")
-        self.call("qemu-img", "compare", "-f", "raw", "-F", "qcow2", uri, "two.qcow2")
-        extents = json.loads(self.call("nbdinfo", "--json", "--map", uri))
-        holes = sum(extent["length"] for extent in extents if extent["type"] == 3)
-        self.assertGreater(holes, 12 * MIB)
-        self.assertEqual(sum(extent["length"] for extent in extents), 24 * MIB)
-        self.call("qemu-io", "-f", "raw", "-r", "-c", "write -P 1 0 4k", uri, code=1)
-        server.send_signal(signal.SIGTERM)
-        self.assertEqual(server.wait(20), 0)
-
-    def test_clients_write_an_overlay(self):
-        self.make_chain()
-        words = ("-c", "write -P 9 3M 300k", "-c", "write -z 8M 1M", "-c", "discard 10M 1M",
-                 "-c", "write -z 10M 1M", "-c", "flush")
-        self.call("qemu-io", "-f", "raw", *words, "seen.raw")
-        uri, server = self.serve("two.qcow2", "--writable")
-        self.call("qemu-io", "-f", "raw", *words, uri)
-        self.call("qemu-img", "compare", "-f", "raw", "-F", "raw", uri, "seen.raw")
-        told = self.call("qemu-img", "info", "-f", "qcow2", "two.qcow2", code=1)
-        self.assertIn("lock", told)
-        self.assertIn("in use", self.disk("convert", "two.qcow2", "x.qcow2", code=5))
-        server.send_signal(signal.SIGTERM)
-        self.assertEqual(server.wait(20), 0)
-        self.call("qemu-img", "check", "-q", "-f", "qcow2", "two.qcow2")
-        self.call("qemu-img", "compare", "-f", "qcow2", "-F", "raw", "two.qcow2", "seen.raw")
-
-    def test_a_reader_keeps_writers_out(self):
-        self.make_chain()
-        self.serve("two.qcow2")
-        self.call("qemu-io", "-f", "qcow2", "-c", "write 0 4k", "two.qcow2", code=1)
-        self.call("qemu-img", "info", "-f", "qcow2", "two.qcow2")
-
-    def test_clients_read_a_snapshot_in_an_image(self):
-        self.make_chain()
-        self.disk("snapshot", "--create", "then", "two.qcow2")
-        self.call("qemu-io", "-f", "qcow2", "-c", "write -P 8 0 20M", "two.qcow2")
-        uri, _ = self.serve("two.qcow2", "--snapshot", "then")
-        self.call("nbdcopy", uri, "copy.raw")
-        self.call("cmp", "copy.raw", "seen.raw")
-        self.call("qemu-io", "-f", "raw", "-r", "-c", "write -P 1 0 4k", uri, code=1)
-
-    def test_what_can_not_be_served(self):
-        self.disk("serve", "x.qcow2", "--socket", "s", code=3)
-        self.disk("serve", "x.qcow2", code=2)
-
-
-class Layering(Operator):
-    """layers."""
-
-    def make_layers(self, count=3, options=()):
-        """A raw base with overlays of QEMU on it, and what a guest sees."""
-        self.make_raw("base.raw", 24)
-        below, layer_format = "base.raw", "raw"
-        for number in range(count):
-            image = f"{number}.qcow2"
-            self.call("qemu-img", "create", "-q", "-f", "qcow2", *options, "-b", below, "-F",
-                      layer_format, image)
-            self.call("qemu-io", "-f", "qcow2", "-c", f"write -P {number + 1} {number}M 300k",
-                      "-c", f"write -z {number + 8}M 200k", image)
-            below, layer_format = image, "qcow2"
-        self.call("qemu-img", "convert", "-f", "qcow2", "-O", "raw", below, "seen.raw")
-        return below
-
-    def names(self, image):
-        layers = self.json("layers", "list", image)["layers"]
-        return [pathlib.Path(layer["image"]).name for layer in layers]
-
-    def test_flatten(self):
-        for options in ((), ("-o", "cluster_size=4k"), ("-o", "extended_l2=on,cluster_size=128k"),
-                        ("-o", "compat=0.10")):
-            with self.subTest(options=options):
-                top = self.make_layers(options=options)
-                self.assertEqual(self.names(top), ["2.qcow2", "1.qcow2", "0.qcow2", "base.raw"])
-                self.disk("layers", "flatten", top)
-                self.assertEqual(self.names(top), ["2.qcow2"])
-                for name in ("1.qcow2", "0.qcow2", "base.raw"):
-                    (self.folder / name).unlink()
-                self.satisfies_qemu(top, "seen.raw")
-                self.assertNotIn("backing", self.call("qemu-img", "info", top))
-
-    def test_rebase(self):
-        top = self.make_layers()
-        self.disk("layers", "rebase", top, "-b", "0.qcow2", "-F", "qcow2")
-        self.assertEqual(self.names(top), ["2.qcow2", "0.qcow2", "base.raw"])
-        (self.folder / "1.qcow2").unlink()
-        self.satisfies_qemu(top, "seen.raw")
-        self.assertIn("backing file: 0.qcow2", self.call("qemu-img", "info", top))
-        self.disk("layers", "rebase", top, "-b", "base.raw", "-F", "raw")
-        self.satisfies_qemu(top, "seen.raw")
-        os.rename(self.folder / "base.raw", self.folder / "moved.raw")
-        self.disk("layers", "rebase", top, "-u", "-b", "moved.raw", "-F", "raw")
-        self.satisfies_qemu(top, "seen.raw")
-        self.disk("layers", "rebase", top, code=2)
-        self.disk("layers", "rebase", top, "-b", "moved.raw", code=2)
-
-    def test_an_image_of_qemu_gets_its_first_backing_image(self):
-        self.make_raw("base.raw", 24)
-        self.call("qemu-img", "create", "-q", "-f", "qcow2", "a.qcow2", "24M")
-        self.call("qemu-io", "-f", "qcow2", "-c", "write -P 5 7M 1M", "a.qcow2")
-        self.call("qemu-img", "convert", "-f", "qcow2", "-O", "raw", "a.qcow2", "seen.raw")
-        self.disk("layers", "rebase", "a.qcow2", "-b", "base.raw", "-F", "raw")
-        self.satisfies_qemu("a.qcow2", "seen.raw")
-        self.assertEqual(self.names("a.qcow2"), ["a.qcow2", "base.raw"])
-
-    def test_merge(self):
-        top = self.make_layers(count=4)
-        for number in range(3):
-            os.chmod(self.folder / f"{number}.qcow2", 0o444)
-        self.disk("layers", "merge", "2.qcow2", "--count", "2")
-        self.assertEqual(self.names(top), ["3.qcow2", "2.qcow2", "0.qcow2", "base.raw"])
-        self.satisfies_qemu(top, "seen.raw")
-        self.assertIn("sealed", self.disk("layers", "merge", top, code=4))
-
-    def test_an_image_in_use_is_left_alone(self):
-        top = self.make_layers()
-        with subprocess.Popen(["qemu-io", "-f", "qcow2", top], cwd=self.folder,
-                              stdin=subprocess.PIPE, stdout=subprocess.DEVNULL) as user:
-            deadline = time.monotonic() + 20
-            while not self.json("layers", "list", top)["layers"][0]["in_use"]:
-                self.assertLess(time.monotonic(), deadline)
-                time.sleep(0.02)
-            self.assertIn("in use", self.disk("layers", "flatten", top, code=5))
-            user.communicate(b"quit\n", timeout=20)
-        self.satisfies_qemu(top, "seen.raw")
-
-
 class Benching(Operator):
     """bench: that it does what it says; bench/disk_bench.py says how well."""
 
@@ -632,7 +425,4 @@ class Refusing(Operator):
 
 
 if __name__ == "__main__":
-    if not shutil.which("qemu-img"):
-        print("skipped: qemu-img is not installed (apt: qemu-utils)")
-        sys.exit(SKIPPED)
-    unittest.main()
+    main()
