@@ -131,6 +131,22 @@ TEST(pages_are_there_when_they_are_touched_in_any_order)
         expect_page(memory, page);
 }
 
+/* The last quarter is zeros, which nobody fills: all of it is there at once when the rest is. */
+TEST(nobody_who_touches_a_page_at_the_end_waits_for_ever)
+{
+    for (unsigned round = 0; round < 100; round++) {
+        CLEANUP(cleanup_memory) struct guest_memory *memory = NULL;
+        CLEANUP(cleanup_lazy) struct lazy_memory *lazy = NULL;
+
+        ASSERT_OK(guest_memory_create(PAGES * PAGE_BYTES, PAGES * PAGE_BYTES, &memory));
+        ASSERT_OK(start(memory, &lazy));
+        for (uint64_t page = PAGES * 3 / 4; page < PAGES; page++)
+            expect_page(memory, page);
+        wait_for_end();
+        assert_null(ended_with);
+    }
+}
+
 TEST(what_the_guest_writes_meanwhile_is_kept)
 {
     CLEANUP(cleanup_memory) struct guest_memory *memory = NULL;
@@ -219,6 +235,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         WITH_SNAPSHOT(pages_are_there_when_they_are_touched_in_any_order),
+        WITH_SNAPSHOT(nobody_who_touches_a_page_at_the_end_waits_for_ever),
         WITH_SNAPSHOT(what_the_guest_writes_meanwhile_is_kept),
         WITH_SNAPSHOT(zero_pages_that_nobody_touches_stay_holes),
         WITH_SNAPSHOT(a_damaged_page_ends_the_loading_with_its_number),

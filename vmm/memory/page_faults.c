@@ -90,11 +90,21 @@ struct err *page_faults_open(void *base, uint64_t bytes, struct page_faults **ou
     return NULL;
 }
 
+static void wake(const struct page_faults *faults, uint64_t offset, uint64_t bytes)
+{
+    struct uffdio_range range = {.start = faults->base + offset, .len = bytes};
+
+    (void)ioctl(faults->fd, UFFDIO_WAKE, &range);
+}
+
+/* The kernel wakes who waits before it ends the watch, so who comes in between would wait for ever.
+ * When it has ended nobody can come any more, and all are woken once again. */
 void page_faults_end(struct page_faults *faults)
 {
     struct uffdio_range range = {.start = faults->base, .len = faults->bytes};
 
-    (void)ioctl(faults->fd, UFFDIO_UNREGISTER, &range); /* wakes who waits */
+    (void)ioctl(faults->fd, UFFDIO_UNREGISTER, &range);
+    wake(faults, 0, faults->bytes);
 }
 
 void page_faults_close(struct page_faults *faults)
@@ -154,6 +164,8 @@ struct err *page_faults_fill(struct page_faults *faults, uint64_t offset, const 
         struct fill_step step;
         int errnum = ioctl(faults->fd, UFFDIO_COPY, &copy) == 0 ? 0 : errno;
         TRY(after_fill(errnum, copy.copy, &step));
+        if (step.is_over || errnum == EEXIST)
+            wake(faults, offset + at, step.is_over ? bytes - at : PAGE_BYTES);
         if (step.is_over)
             return NULL;
         at += step.done;
@@ -169,6 +181,8 @@ struct err *page_faults_fill_zero(struct page_faults *faults, uint64_t offset, u
         struct fill_step step;
         int errnum = ioctl(faults->fd, UFFDIO_ZEROPAGE, &zero) == 0 ? 0 : errno;
         TRY(after_fill(errnum, zero.zeropage, &step));
+        if (step.is_over || errnum == EEXIST)
+            wake(faults, offset + at, step.is_over ? bytes - at : PAGE_BYTES);
         if (step.is_over)
             return NULL;
         at += step.done;
