@@ -139,12 +139,16 @@ struct fill_step {
     bool is_over; /* the watch has ended: nothing is to be filled any more */
 };
 
-static struct err *after_fill(int errnum, int64_t done, struct fill_step *out_step)
+/* Of an attempt at `offset`. A page that is there may have come without a wake, by the memory's
+ * file; who ends the watch wakes all. */
+static struct err *after_fill(const struct page_faults *faults, uint64_t offset, int errnum,
+                              int64_t done, struct fill_step *out_step)
 {
     *out_step = (struct fill_step){.done = done > 0 ? (uint64_t)done : 0};
     if (errnum == 0 || errnum == EAGAIN)
         return NULL;
     if (errnum == EEXIST) {
+        wake(faults, offset + out_step->done, PAGE_BYTES);
         out_step->done += PAGE_BYTES;
         return NULL;
     }
@@ -163,9 +167,7 @@ struct err *page_faults_fill(struct page_faults *faults, uint64_t offset, const 
         };
         struct fill_step step;
         int errnum = ioctl(faults->fd, UFFDIO_COPY, &copy) == 0 ? 0 : errno;
-        TRY(after_fill(errnum, copy.copy, &step));
-        if (step.is_over || errnum == EEXIST)
-            wake(faults, offset + at, step.is_over ? bytes - at : PAGE_BYTES);
+        TRY(after_fill(faults, offset + at, errnum, copy.copy, &step));
         if (step.is_over)
             return NULL;
         at += step.done;
@@ -180,9 +182,7 @@ struct err *page_faults_fill_zero(struct page_faults *faults, uint64_t offset, u
             .range = {.start = faults->base + offset + at, .len = bytes - at}};
         struct fill_step step;
         int errnum = ioctl(faults->fd, UFFDIO_ZEROPAGE, &zero) == 0 ? 0 : errno;
-        TRY(after_fill(errnum, zero.zeropage, &step));
-        if (step.is_over || errnum == EEXIST)
-            wake(faults, offset + at, step.is_over ? bytes - at : PAGE_BYTES);
+        TRY(after_fill(faults, offset + at, errnum, zero.zeropage, &step));
         if (step.is_over)
             return NULL;
         at += step.done;
