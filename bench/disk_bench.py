@@ -7,8 +7,7 @@
 vm-disk bench and qemu-img bench get the same options, images of the same size on the same file
 system, past the page cache, by io_uring, in turns; NBD servers (both by the page cache) get the same
 client. Each line: the median of ours, of theirs (or of what else it is set against), their ratio,
-the goal. A goal that is missed ends the run with 1 and
-would make us look why.
+the goal. A goal that is missed ends the run with 1 and would make us look why.
 """
 import argparse
 import contextlib
@@ -90,15 +89,17 @@ class Bench:
         """A server of an image, for as long as it is needed."""
         process = subprocess.Popen([str(word) for word in server], cwd=self.folder,
                                    stdout=subprocess.DEVNULL)
-        deadline = time.monotonic() + 10
-        while not socket.exists():
-            if process.poll() is not None or time.monotonic() > deadline:
-                sys.exit(f"{server}: serves nothing")
-            time.sleep(0.01)
-        yield
-        process.terminate()
-        process.wait()
-        socket.unlink(missing_ok=True)
+        try:
+            deadline = time.monotonic() + 10
+            while not socket.exists():
+                if process.poll() is not None or time.monotonic() > deadline:
+                    sys.exit(f"{server}: serves nothing")
+                time.sleep(0.01)
+            yield
+        finally:
+            process.terminate()
+            process.wait()
+            socket.unlink(missing_ok=True)
 
     def line(self, name, unit, values, others, goal, most=False):
         """One comparison; goal is of the ratio, at least, or at most."""
