@@ -49,16 +49,13 @@ struct run {
 static struct chance chance;
 static uint64_t states_checked, reliable_seen, serial;
 
+/* The image as a file whose changes are recorded; it is kept when the file is destroyed. */
 static struct host_file *record(struct run *run)
 {
-    struct host_file *file = NULL, *recorder = NULL;
-    uint8_t *before = run->image;
+    struct host_file *file = NULL;
 
-    ASSERT_OK(host_file_fake_create(before, run->image_len, &file));
-    host_file_fake_keep(file, (void **)&run->image, &run->image_len);
-    free(before);
-    ASSERT_OK(host_file_recorder_create(file, &run->log, &recorder));
-    return recorder;
+    ASSERT_OK(host_file_recorder_over((void **)&run->image, &run->image_len, &run->log, &file));
+    return file;
 }
 
 static void note_baseline(struct run *run)

@@ -10,13 +10,10 @@
  *
  * FERRY_TEST_SEED selects other requests; FERRY_TEST_EVERY=1 fails every operation, not a sample.
  */
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "base/checked_math.h"
-#include "base/file_io.h"
 #include "base/limits.h"
 #include "base/unit_test.h"
 #include "storage/block_memory.h"
@@ -26,6 +23,7 @@
 #include "storage/testing/host_file_fake.h"
 #include "storage/testing/planned_request.h"
 #include "storage/testing/qcow_checker.h"
+#include "storage/testing/qemu_oracle.h"
 #include "storage/testing/sector_stamp.h"
 
 #define OPERATIONS    70u
@@ -59,7 +57,7 @@ struct run {
     struct chance chance;
 };
 
-static char folder[64];
+static struct qemu_oracle oracle;
 static uint64_t runs_made, faults_unheard;
 
 static size_t sector_count(const struct shape *shape)
@@ -188,26 +186,11 @@ static void do_request(struct run *run, unsigned step)
     err_free(err);
 }
 
-static void store(const char *name, const void *bytes, size_t len)
-{
-    char path[128];
-
-    (void)snprintf(path, sizeof(path), "%s/%s", folder, name);
-    FILE *file = fopen(path, "wb");
-    if (file == NULL) {
-        fail_msg("can not write %s", path);
-        return;
-    }
-    assert_int_equal(fwrite(bytes, 1, len, file), len);
-    assert_int_equal(fclose(file), 0);
-}
-
 /* The start of all runs of a shape: half filled, and through QEMU's hands if it is to be. */
 static void make_start(const struct shape *shape, uint8_t **out_bytes, size_t *out_len,
                        uint64_t *sectors)
 {
     struct run run = {.shape = shape};
-    char command[512];
 
     ASSERT_OK(host_file_fake_create(NULL, 0, &run.file));
     host_file_fake_keep(run.file, (void **)&run.bytes, &run.len);
@@ -228,15 +211,12 @@ static void make_start(const struct shape *shape, uint8_t **out_bytes, size_t *o
     *out_len = run.len;
     if (shape->qemu_command == NULL)
         return;
-    store("disk.qcow2", run.bytes, run.len);
-    (void)snprintf(command, sizeof(command), "cd %s && { %s; } >log 2>&1", folder,
-                   shape->qemu_command);
-    assert_int_equal(system(command), 0);
-    (void)snprintf(command, sizeof(command), "%s/disk.qcow2", folder);
+    qemu_oracle_store(&oracle, "disk.qcow2", run.bytes, run.len);
     free(run.bytes);
-    void *data = NULL;
-    ASSERT_OK(file_read_all(command, 64 * MIB, &data, out_len));
-    *out_bytes = data;
+    ASSERT_RUN(&oracle, "%s", shape->qemu_command);
+    struct image_bytes image = qemu_oracle_load(&oracle, "disk.qcow2");
+    *out_bytes = image.data;
+    *out_len = image.len;
 }
 
 static void judge_content(const struct run *run, bool is_clean)
@@ -416,20 +396,15 @@ TEST(a_packed_image_survives_every_error)
 static int make_folder(void **state)
 {
     (void)state;
-    (void)snprintf(folder, sizeof(folder), "%s/qcow_error_sweep_test.XXXXXX",
-                   access("/dev/shm", W_OK) == 0 ? "/dev/shm" : "/tmp");
-    return mkdtemp(folder) == NULL;
+    return qemu_oracle_init(&oracle, "qcow_error_sweep_test");
 }
 
 static int remove_folder(void **state)
 {
-    char command[128];
-
     (void)state;
-    (void)snprintf(command, sizeof(command), "rm -rf %s", folder);
     print_message("%llu runs, each with its fault, %llu of which nobody had to hear of\n",
                   (unsigned long long)runs_made, (unsigned long long)faults_unheard);
-    return system(command);
+    return qemu_oracle_finish(&oracle);
 }
 
 int main(void)

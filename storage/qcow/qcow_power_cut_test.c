@@ -11,14 +11,11 @@
  * FERRY_TEST_SEED selects other requests, FERRY_TEST_STATES how many subsets for each barrier,
  * FERRY_TEST_ROUNDS multiplies the rounds. 60,000 states: FERRY_TEST_STATES=12 FERRY_TEST_ROUNDS=6.
  */
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "base/bytes.h"
 #include "base/checked_math.h"
-#include "base/file_io.h"
 #include "base/limits.h"
 #include "base/unit_test.h"
 #include "storage/block_memory.h"
@@ -31,6 +28,7 @@
 #include "storage/testing/host_file_recorder.h"
 #include "storage/testing/planned_request.h"
 #include "storage/testing/qcow_checker.h"
+#include "storage/testing/qemu_oracle.h"
 #include "storage/testing/sector_stamp.h"
 
 #define OPERATIONS      90u
@@ -66,7 +64,7 @@ struct run {
 static struct chance chance;
 static uint64_t states_checked, states_shown_to_qemu, leaks_most;
 static bool has_qemu;
-static char folder[64]; /* for QEMU's tools */
+static struct qemu_oracle oracle;
 
 static uint64_t sector_count(const struct shape *shape)
 {
@@ -143,38 +141,13 @@ static void fill_most(const struct run *run, struct host_file *file)
     ASSERT_OK(block_close(disk));
 }
 
-static void store(const char *name, const uint8_t *bytes, size_t len)
-{
-    char path[128];
-
-    (void)snprintf(path, sizeof(path), "%s/%s", folder, name);
-    FILE *file = fopen(path, "wb");
-    if (file == NULL) {
-        fail_msg("can not write %s", path);
-        return;
-    }
-    assert_int_equal(fwrite(bytes, 1, len, file), len);
-    assert_int_equal(fclose(file), 0);
-}
-
-static int run_qemu_img(const char *arguments)
-{
-    char command[512];
-
-    (void)snprintf(command, sizeof(command), "cd %s && qemu-img %s >log 2>&1", folder, arguments);
-    int status = system(command);
-    return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
-}
-
 static void load_start(struct run *run, const char *name)
 {
-    char path[128];
-    void *data = NULL;
+    struct image_bytes image = qemu_oracle_load(&oracle, name);
 
     free(run->start);
-    (void)snprintf(path, sizeof(path), "%s/%s", folder, name);
-    ASSERT_OK(file_read_all(path, 64 * MIB, &data, &run->start_len));
-    run->start = data;
+    run->start = image.data;
+    run->start_len = image.len;
 }
 
 /* Packed by QEMU: several compressed clusters lie in one cluster of the file. */
@@ -183,26 +156,24 @@ static void load_compressed(struct run *run)
     uint64_t *sectors = run->history.steps[0].sectors;
     size_t raw_len = (size_t)run->shape->virtual_bytes;
     uint8_t *raw = malloc(raw_len);
-    char text[256];
 
     assert_non_null(raw);
     for (uint64_t i = 0; i < sector_count(run->shape); i++) {
         sectors[i] = i / 100 % 3 == 2 ? 0 : BACKING_STAMP + i;
         stamp_sector(raw + i * SECTOR_BYTES, sectors[i]);
     }
-    store("disk.raw", raw, raw_len);
+    qemu_oracle_store(&oracle, "disk.raw", raw, raw_len);
     free(raw);
-    (void)snprintf(text, sizeof(text), "convert -f raw -O qcow2 -c -o %s disk.raw packed.qcow2",
-                   run->shape->compressed_with);
-    assert_int_equal(run_qemu_img(text), 0);
+    ASSERT_RUN(&oracle, "qemu-img convert -f raw -O qcow2 -c -o %s disk.raw packed.qcow2",
+               run->shape->compressed_with);
     load_start(run, "packed.qcow2");
 }
 
 /* The image in memory goes through a file, for QEMU. */
 static void take_snapshot(struct run *run)
 {
-    store("disk.qcow2", run->start, run->start_len);
-    assert_int_equal(run_qemu_img("snapshot -c before disk.qcow2"), 0);
+    qemu_oracle_store(&oracle, "disk.qcow2", run->start, run->start_len);
+    ASSERT_RUN(&oracle, "qemu-img snapshot -c before disk.qcow2");
     load_start(run, "disk.qcow2");
     disk_history_snapshot(&run->history, "before")->create_end = 0;
 }
@@ -305,8 +276,8 @@ static void finish_run(struct run *run)
 
 static void show_qemu(const struct run *run, const struct cut_state *state)
 {
-    store("disk.qcow2", state->bytes, state->len);
-    int status = run_qemu_img("check -q -f qcow2 disk.qcow2");
+    qemu_oracle_store(&oracle, "disk.qcow2", state->bytes, state->len);
+    int status = qemu_oracle_run(&oracle, "qemu-img check -q -f qcow2 disk.qcow2");
     /* 3: nothing worse than leaks. */
     if (status != 0 && status != 3)
         fail_msg("%s: cut after %zu writes, %s: qemu-img check says %d", run->shape->name,
@@ -484,25 +455,20 @@ static int start(void **state)
 {
     (void)state;
     chance = chance_of(chance_setting("FERRY_TEST_SEED", 7));
-    has_qemu = system("qemu-img --version >/dev/null 2>&1") == 0;
-    (void)snprintf(folder, sizeof(folder), "%s/qcow_power_cut_test.XXXXXX",
-                   access("/dev/shm", W_OK) == 0 ? "/dev/shm" : "/tmp");
-    if (mkdtemp(folder) == NULL)
-        return 1;
-    store("base", (const uint8_t *)"", 0); /* what overlays name */
+    has_qemu = qemu_oracle_has("qemu-img");
+    if (qemu_oracle_init(&oracle, "qcow_power_cut_test") != 0)
+        return -1;
+    qemu_oracle_store(&oracle, "base", (const uint8_t *)"", 0); /* what overlays name */
     return 0;
 }
 
 static int finish(void **state)
 {
-    char command[128];
-
     (void)state;
-    (void)snprintf(command, sizeof(command), "rm -rf %s", folder);
     print_message("%llu states checked, %llu by qemu-img too; at most %llu clusters leaked\n",
                   (unsigned long long)states_checked, (unsigned long long)states_shown_to_qemu,
                   (unsigned long long)leaks_most);
-    return system(command);
+    return qemu_oracle_finish(&oracle);
 }
 
 int main(void)

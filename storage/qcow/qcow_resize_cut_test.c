@@ -19,9 +19,9 @@
 #include "storage/io_vector.h"
 #include "storage/qcow/qcow_create.h"
 #include "storage/qcow/qcow_image.h"
-#include "storage/qcow/qcow_repair.h"
 #include "storage/qcow/qcow_resize.h"
 #include "storage/qcow/qcow_snapshot.h"
+#include "storage/testing/cut_repair.h"
 #include "storage/testing/cut_states.h"
 #include "storage/testing/host_file_fake.h"
 #include "storage/testing/qcow_checker.h"
@@ -143,19 +143,6 @@ static void resize_again_and_again(struct run *run)
     ASSERT_OK(block_close(disk));
 }
 
-/* Repairs a copy of the state, which the caller owns. */
-static uint8_t *repair(const struct cut_state *state, size_t *out_len)
-{
-    struct host_file *file = file_of(state->bytes, state->len);
-    struct qcow_repair_report report;
-    void *bytes = NULL;
-
-    host_file_fake_keep(file, &bytes, out_len);
-    ASSERT_OK(qcow_repair(file, QCOW_REPAIR_ALL, NULL, &report));
-    host_file_destroy(file);
-    return bytes;
-}
-
 /* A size may be there from the first record of its change on, until the next one is complete. */
 static bool may_be(const struct run *run, size_t step, size_t cut)
 {
@@ -223,7 +210,7 @@ static void judge_state(struct cut_judge *judge, const struct cut_state *state)
         (verdict.errors > 0 && run->shape->version >= 3 && !verdict.is_dirty))
         fail_msg("%s: cut after %zu writes, %s: %s", run->shape->name, state->cut, state->which,
                  verdict.first);
-    uint8_t *repaired = repair(state, &len);
+    uint8_t *repaired = cut_repair(state, &len);
     verdict = qcow_checker_run(repaired, len);
     if (verdict.errors > 0 || verdict.leaks > 0)
         fail_msg("%s: cut after %zu writes, %s, repaired: %s", run->shape->name, state->cut,

@@ -19,8 +19,8 @@
 #include "base/unit_test.h"
 #include "storage/qcow/qcow_create.h"
 #include "storage/qcow/qcow_image.h"
-#include "storage/qcow/qcow_repair.h"
 #include "storage/qcow/qcow_snapshot.h"
+#include "storage/testing/cut_repair.h"
 #include "storage/testing/cut_states.h"
 #include "storage/testing/disk_history.h"
 #include "storage/testing/host_file_fake.h"
@@ -62,14 +62,10 @@ static uint64_t sector_count(const struct shape *shape)
 /* The image as a file whose changes are recorded; it is kept when the file is destroyed. */
 static struct host_file *record(struct run *run)
 {
-    struct host_file *file = NULL, *recorder = NULL;
-    uint8_t *before = run->image;
+    struct host_file *file = NULL;
 
-    ASSERT_OK(host_file_fake_create(before, run->image_len, &file));
-    host_file_fake_keep(file, (void **)&run->image, &run->image_len);
-    free(before);
-    ASSERT_OK(host_file_recorder_create(file, &run->log, &recorder));
-    return recorder;
+    ASSERT_OK(host_file_recorder_over((void **)&run->image, &run->image_len, &run->log, &file));
+    return file;
 }
 
 static void write_some(struct run *run, struct block *disk)
@@ -181,21 +177,6 @@ static void finish_run(struct run *run)
     free(run->image);
 }
 
-/* Repairs a copy of the state, which the caller frees. */
-static uint8_t *repair(const struct cut_state *state, size_t *out_len)
-{
-    struct host_file *file = NULL;
-    struct qcow_repair_report report;
-    void *bytes = NULL;
-
-    ASSERT_OK(host_file_fake_create(state->bytes, state->len, &file));
-    host_file_fake_keep(file, &bytes, out_len);
-    ASSERT_OK(qcow_repair(file, QCOW_REPAIR_ALL, NULL, &report));
-    assert_int_equal(report.after.errors + report.after.leaks, 0);
-    host_file_destroy(file);
-    return bytes;
-}
-
 /* Takes a snapshot and writes over all of the disk: the other snapshots must not change. */
 static void use_again(struct run *run, const struct cut_state *state)
 {
@@ -236,7 +217,7 @@ static void judge_state(struct cut_judge *judge, const struct cut_state *state)
         (verdict.errors > 0 && run->shape->version >= 3 && !verdict.is_dirty))
         fail_msg("%s: cut after %zu writes, %s: %s", run->shape->name, state->cut, state->which,
                  verdict.first);
-    uint8_t *repaired = repair(state, &len);
+    uint8_t *repaired = cut_repair(state, &len);
     verdict = qcow_checker_run(repaired, len);
     if (verdict.errors > 0 || verdict.leaks > 0)
         fail_msg("%s: cut after %zu writes, %s, repaired: %s", run->shape->name, state->cut,
@@ -317,7 +298,7 @@ static bool fail_once(const struct run *run, enum operation operation, enum fake
 
     struct cut_state state = {.bytes = bytes, .len = len};
     assert_int_equal(qcow_checker_run(bytes, len).hazards, 0);
-    uint8_t *repaired = repair(&state, &len);
+    uint8_t *repaired = cut_repair(&state, &len);
     if (!disk_history_allows(&run->history, repaired, len, run->log.count, trouble,
                              sizeof(trouble)))
         fail_msg("operation %d, request %llu failed: %s", (int)operation,

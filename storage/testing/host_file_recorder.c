@@ -10,6 +10,7 @@
 
 #include "base/checked_math.h"
 #include "base/lock.h"
+#include "storage/testing/host_file_fake.h"
 
 struct recorder {
     struct host_file base;
@@ -97,6 +98,21 @@ static void recorder_destroy(struct host_file *file)
     host_file_destroy(self->next);
     lock_finish(&self->lock);
     free(self);
+}
+
+struct err *host_file_recorder_over(void **inout_data, size_t *inout_len, struct record_log *log,
+                                    struct host_file **out_file)
+{
+    struct host_file *file = NULL;
+    void *before = *inout_data;
+
+    TRY(host_file_fake_create(before, *inout_len, &file));
+    host_file_fake_keep(file, inout_data, inout_len);
+    free(before);
+    struct err *err = host_file_recorder_create(file, log, out_file);
+    if (err != NULL)
+        host_file_destroy(file);
+    return err;
 }
 
 void record_log_finish(struct record_log *log)

@@ -31,6 +31,11 @@ struct record_log {
 /* Owns `next`. Records into *log, which the caller zeroes first and finishes after the file. */
 ERR_RESULT host_file_recorder_create(struct host_file *next, struct record_log *log,
                                      struct host_file **out_file);
+
+/* The same over an image in memory, which the caller owns: *inout_data is what has become of it
+ * once the file is destroyed. */
+ERR_RESULT host_file_recorder_over(void **inout_data, size_t *inout_len, struct record_log *log,
+                                   struct host_file **out_file);
 void record_log_finish(struct record_log *log);
 
 #endif
