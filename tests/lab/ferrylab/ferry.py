@@ -102,9 +102,13 @@ class Ferry:
 
     def start_migration(self, machine, source, target):
         """Starts moving a machine and returns at once."""
-        source.start("vm-migrate", 
+        source.start("vm-migrate",
                      f"vm-migrate {machine.name} {target.name} --json "
                      f"--downtime {self.site.downtime_ms}")
+
+    def cancel_migration(self, source, machine):
+        """Stops a move that is under way."""
+        source.run(f"vm-migrate --cancel {machine.name}")
 
     def finish_migration(self, source):
         """Waits for the end of a move; returns its figures, or raises with what it said."""

@@ -71,6 +71,10 @@ class Qemu:
         address = network.MIGRATION_LAN[target.name]
         self.monitor(source, f"migrate -d tcp:{address}:{MIGRATION_PORT}")
 
+    def cancel_migration(self, source, machine):
+        """Stops a move that is under way."""
+        self.monitor(source, "migrate_cancel")
+
     def finish_migration(self, source):
         """Waits for the end of a move; returns what QEMU says about it."""
         source.wait_for("qemu has migrated", lambda: self.is_migrated(source), 300)
@@ -82,7 +86,7 @@ class Qemu:
     def is_migrated(self, source):
         """Polls the source's word on the migration."""
         status = self.monitor(source, "info migrate")
-        if "status: failed" in status:
+        if "status: failed" in status or "status: cancelled" in status:
             raise Failure(f"qemu failed to migrate:\n{status}")
         return "status: completed" in status
 
