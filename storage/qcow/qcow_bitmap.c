@@ -14,8 +14,7 @@
 #include "storage/qcow/qcow_bitmap_directory.h"
 #include "storage/qcow/qcow_header.h"
 
-#define TYPE_DIRTY     1u
-#define DATA_BYTES_MAX ((uint64_t)512 << 20)
+#define TYPE_DIRTY 1u
 
 struct qcow_bitmap *qcow_bitmap_find(const struct qcow_bitmap_set *set, const char *name)
 {
@@ -96,9 +95,7 @@ static struct err *check_add(const struct qcow_bitmap_set *set, const char *name
     if (granularity_bits < QCOW_BITMAP_GRANULARITY_MIN ||
         granularity_bits > QCOW_BITMAP_GRANULARITY_MAX)
         return err_new(ERR_INVALID, "a bit stands for 512 bytes to 2 GiB");
-    if (divide_up(qcow_bitmap_bit_count(set->virtual_bytes, granularity_bits), 8) > DATA_BYTES_MAX)
-        return err_new(ERR_INVALID, "bits for so little each would take more than 512 MiB");
-    return NULL;
+    return qcow_bitmap_check_size(set->virtual_bytes, granularity_bits);
 }
 
 /* What a change is about. */

@@ -30,6 +30,13 @@ uint64_t qcow_bitmap_bit_count(uint64_t virtual_bytes, unsigned granularity_bits
     return divide_up(virtual_bytes, (uint64_t)1 << granularity_bits);
 }
 
+struct err *qcow_bitmap_check_size(uint64_t virtual_bytes, unsigned granularity_bits)
+{
+    if (divide_up(qcow_bitmap_bit_count(virtual_bytes, granularity_bits), 8) > DATA_BYTES_MAX)
+        return err_new(ERR_INVALID, "bits for so little each would take more than 512 MiB");
+    return NULL;
+}
+
 static size_t entry_bytes(const struct qcow_bitmap *bitmap)
 {
     return (size_t)align_up(FIXED_BYTES + bitmap->extra_bytes + strlen(bitmap->name), 8);
@@ -195,7 +202,7 @@ struct err *qcow_bitmap_set_load(struct host_file *file, const struct qcow_heade
 {
     struct qcow_bitmap_set set = {.virtual_bytes = header->virtual_bytes};
 
-    if (header->has_bitmaps && (header->autoclear & QCOW_AUTOCLEAR_BITMAPS) != 0) {
+    if (qcow_header_has_bitmaps(header)) {
         struct err *err = load(file, header, &set);
         if (err != NULL) {
             err = err_wrap(err, "bitmap %" PRIu32 " of '%s'", set.count, file->path);

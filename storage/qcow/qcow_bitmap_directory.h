@@ -14,4 +14,7 @@ ERR_RESULT qcow_bitmap_directory_build(const struct qcow_bitmap_set *set, uint8_
 /* The bits that a bitmap of this granularity needs for a disk. */
 uint64_t qcow_bitmap_bit_count(uint64_t virtual_bytes, unsigned granularity_bits);
 
+/* ERR_INVALID: that would be more than a bitmap may take. */
+ERR_RESULT qcow_bitmap_check_size(uint64_t virtual_bytes, unsigned granularity_bits);
+
 #endif

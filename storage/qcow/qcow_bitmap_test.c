@@ -13,7 +13,9 @@
 #include "storage/host_file.h"
 #include "storage/qcow/qcow_bitmap.h"
 #include "storage/qcow/qcow_image.h"
+#include "storage/qcow/qcow_repair.h"
 #include "storage/qcow/qcow_resize.h"
+#include "storage/qcow/qcow_snapshot.h"
 #include "storage/testing/chance.h"
 #include "storage/testing/qemu_oracle.h"
 
@@ -65,6 +67,8 @@ static void expect_bits(const struct model *model, const char *name)
     assert_non_null(bitmap);
     assert_non_null(bitmap->bits);
     assert_int_equal(bitmap->granularity_bits, model->granularity_bits);
+    assert_int_equal(bitmap->bit_count,
+                     divide_up(set.virtual_bytes, 1u << model->granularity_bits));
     for (uint64_t i = 0; i < bitmap->bit_count; i++)
         assert_int_equal(bitmap->bits[i / 8] >> i % 8 & 1, model->dirty[i]);
     qcow_bitmap_set_finish(&set);
@@ -102,6 +106,14 @@ static void expect_qemu_sees(const struct model *model, const char *name)
     }
     (void)fclose(map);
     assert_memory_equal(seen, model->dirty, DISK_BYTES >> model->granularity_bits);
+}
+
+static void write_at(struct block *disk, uint64_t offset, size_t len)
+{
+    static uint8_t data[64 << 10];
+    struct iovec iov = {data, len};
+
+    ASSERT_OK(block_write(disk, &iov, 1, offset));
 }
 
 static void write_some(struct block *disk, struct model *model)
@@ -236,6 +248,88 @@ TEST(bitmaps_are_changed_as_a_whole)
                "qemu-img check -f qcow2 disk.qcow2 && qemu-img bitmap --remove disk.qcow2 again");
 }
 
+/* The disk's bitmaps are to be those of a disk of this size; what QEMU sees is judged at the end.
+ */
+static void resize(uint64_t virtual_bytes, struct model *model)
+{
+    struct block *disk = NULL;
+
+    ASSERT_OK(qcow_image_open(qemu_oracle_open_disk(&oracle), false, &disk));
+    uint64_t before = disk->virtual_bytes;
+    uint64_t end = divide_up(virtual_bytes, 1u << model->granularity_bits);
+    write_at(disk, MIB, 4 * KIB);
+    note(model, MIB, 4 * KIB);
+    ASSERT_OK(qcow_image_resize(disk, virtual_bytes));
+    memset(model->dirty + end, 0, sizeof(model->dirty) - end);
+    if (virtual_bytes > before)
+        note(model, before, virtual_bytes - before);
+    write_at(disk, 2 * MIB, 4 * KIB);
+    note(model, 2 * MIB, 4 * KIB);
+    ASSERT_OK(block_close(disk));
+    expect_bits(model, "map");
+    ASSERT_RUN(&oracle, "qemu-img check -f qcow2 disk.qcow2");
+}
+
+TEST(bitmaps_that_were_given_up_are_in_nobodys_way)
+{
+    struct model model = {.granularity_bits = 16};
+    struct qcow_repair_report report;
+    struct block *disk = NULL;
+
+    make_disk("cluster_size=512");
+    CHANGE(qcow_bitmap_add(file, "map", 9, true));
+    ASSERT_OK(qcow_image_open(qemu_oracle_open_disk(&oracle), false, &disk));
+    write_at(disk, 0, 4 * KIB);
+    ASSERT_OK(block_close(disk));
+    /* The lowest autoclear bit, cleared by a program that knows nothing of bitmaps; then their
+     * space is given to others. QEMU takes the extension away, too. */
+    ASSERT_RUN(&oracle, "printf '\\0' | dd of=disk.qcow2 bs=1 seek=95 conv=notrunc");
+    CHANGE(qcow_repair(file, QCOW_REPAIR_ALL, NULL, &report));
+    ASSERT_OK(qcow_image_open(qemu_oracle_open_disk(&oracle), false, &disk));
+    for (uint64_t at = 0; at < DISK_BYTES; at += 64 * KIB)
+        write_at(disk, at, 64 * KIB);
+    ASSERT_OK(block_close(disk));
+    ASSERT_RUN(&oracle, "qemu-img check -f qcow2 disk.qcow2");
+    CHANGE(qcow_bitmap_add(file, "again", 16, true));
+    expect_bits(&model, "again");
+}
+
+TEST(bitmaps_follow_the_size_of_the_disk)
+{
+    struct model model = {.granularity_bits = 16};
+    struct model clean = {.granularity_bits = 12};
+
+    make_disk("cluster_size=4k");
+    CHANGE(qcow_bitmap_add(file, "map", 16, true));
+    resize(4 * MIB + 512, &model);
+    resize(3 * MIB, &model);
+    CHANGE(qcow_bitmap_add(file, "off", 12, false));
+    resize(7 * MIB + 1024, &model);
+    memset(clean.dirty + (3 * MIB >> 12), 1, divide_up(4 * MIB + 1024, 4 * KIB));
+    expect_bits(&clean, "off");
+    resize(DISK_BYTES, &model);
+    expect_qemu_sees(&model, "map");
+}
+
+TEST(bitmaps_say_that_going_back_changed_everything)
+{
+    struct model model = {.granularity_bits = 16};
+
+    make_disk("cluster_size=4k");
+    CHANGE(qcow_snapshot_create(file, "whole", 0));
+    CHANGE(qcow_bitmap_add(file, "map", 16, true));
+    resize(3 * MIB + 512, &model);
+    CHANGE(qcow_snapshot_create(file, "small", 0));
+    CHANGE(qcow_snapshot_apply(file, "whole"));
+    memset(model.dirty, 1, DISK_BYTES >> 16);
+    expect_bits(&model, "map");
+    expect_qemu_sees(&model, "map");
+    CHANGE(qcow_snapshot_apply(file, "small"));
+    memset(model.dirty + (3 * MIB >> 16) + 1, 0, sizeof(model.dirty) - (3 * MIB >> 16) - 1);
+    expect_bits(&model, "map");
+    ASSERT_RUN(&oracle, "qemu-img check -f qcow2 disk.qcow2");
+}
+
 TEST(the_header_gets_room_and_keeps_the_rest)
 {
     struct model model = {.granularity_bits = 16};
@@ -271,12 +365,22 @@ TEST(what_can_not_be_done_is_refused)
     expect_refusal(qcow_bitmap_add(held, "map", 8, true), held, ERR_INVALID);
     held = qemu_oracle_open_disk(&oracle);
     expect_refusal(qcow_bitmap_remove(held, "map"), held, ERR_NOT_FOUND);
-    CHANGE(qcow_bitmap_add(file, "map", 0, false));
+    CHANGE(qcow_bitmap_add(file, "map", 0, true));
     held = qemu_oracle_open_disk(&oracle);
     expect_refusal(qcow_bitmap_add(held, "map", 0, true), held, ERR_STATE);
     ASSERT_OK(qcow_image_open(qemu_oracle_open_disk(&oracle), false, &disk));
+    write_at(disk, 0, 512);
+    ASSERT_OK(block_flush(disk));
+    ASSERT_RUN(&oracle, "cp disk.qcow2 cut.qcow2");
+    ASSERT_OK(block_close(disk));
+    /* Of a bitmap that can not be relied on nobody knows what it would say of another disk. */
+    ASSERT_RUN(&oracle, "mv cut.qcow2 disk.qcow2");
+    CHANGE(qcow_snapshot_create(file, "here", 0));
+    ASSERT_OK(qcow_image_open(qemu_oracle_open_disk(&oracle), false, &disk));
     assert_fails(qcow_image_resize(disk, 9 * MIB), ERR_STATE);
     ASSERT_OK(block_close(disk));
+    held = qemu_oracle_open_disk(&oracle);
+    expect_refusal(qcow_snapshot_apply(held, "here"), held, ERR_STATE);
     ASSERT_RUN(&oracle,
                "qemu-img check -f qcow2 disk.qcow2 && qemu-img info -f qcow2 disk.qcow2 >info && "
                "grep map info");
@@ -301,6 +405,9 @@ int main(void)
         cmocka_unit_test(bitmaps_are_kept_up_while_the_image_is_written),
         cmocka_unit_test(a_bitmap_that_was_not_saved_is_not_relied_on),
         cmocka_unit_test(bitmaps_are_changed_as_a_whole),
+        cmocka_unit_test(bitmaps_that_were_given_up_are_in_nobodys_way),
+        cmocka_unit_test(bitmaps_follow_the_size_of_the_disk),
+        cmocka_unit_test(bitmaps_say_that_going_back_changed_everything),
         cmocka_unit_test(the_header_gets_room_and_keeps_the_rest),
         cmocka_unit_test(what_can_not_be_done_is_refused),
     };

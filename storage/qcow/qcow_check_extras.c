@@ -125,7 +125,7 @@ struct err *qcow_check_bitmaps(struct qcow_check *check)
 
     if ((header->autoclear & QCOW_AUTOCLEAR_BITMAPS) == 0)
         return NULL;
-    if (!header->has_bitmaps) {
+    if (!header->has_bitmap_extension) {
         qcow_check_error(check, "the header says that bitmaps are kept, but names none");
         return NULL;
     }

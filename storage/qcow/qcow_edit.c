@@ -21,7 +21,7 @@
 /* qcow2, "autoclear_features": unknown ones go before the image is changed. */
 static struct err *clear_autoclear(struct host_file *file, const struct qcow_header *header)
 {
-    uint64_t kept = header->has_bitmaps ? header->autoclear & QCOW_AUTOCLEAR_BITMAPS : 0;
+    uint64_t kept = qcow_header_has_bitmaps(header) ? QCOW_AUTOCLEAR_BITMAPS : 0;
 
     return kept == header->autoclear
                ? NULL

@@ -247,7 +247,7 @@ struct err *qcow_guard_load(struct qcow_guard *guard, struct host_file *file,
     for (uint32_t i = 0; i < l1->count; i++)
         TRY(append(guard, QCOW_TABLE_L2, l1->entries[i] & QCOW_OFFSET_MASK));
     TRY(sort(guard));
-    if (header->has_bitmaps)
+    if (qcow_header_has_bitmaps(header))
         TRY(add_bytes(guard, QCOW_TABLE_BITMAPS, header->bitmap_directory_offset,
                       header->bitmap_directory_bytes));
     return add_snapshots(guard, file, header);

@@ -207,9 +207,9 @@ static struct err *parse_bitmaps(const uint8_t *data, size_t len, struct qcow_he
 {
     struct reader in = reader_of(data, len);
 
-    if (header->has_bitmaps || len != 24)
+    if (header->has_bitmap_extension || len != 24)
         return err_new(ERR_INVALID, "the bitmaps' extension is malformed");
-    header->has_bitmaps = true;
+    header->has_bitmap_extension = true;
     header->bitmap_count = reader_be32(&in);
     reader_skip(&in, 4);
     header->bitmap_directory_bytes = reader_be64(&in);

@@ -69,7 +69,7 @@ struct qcow_header {
     uint32_t refcount_order; /* a count has 1 << order bits */
     uint32_t header_bytes;
     enum qcow_compression compression;
-    bool has_bitmaps; /* the extension is there; without the autoclear bit it means nothing */
+    bool has_bitmap_extension; /* see qcow_header_has_bitmaps */
     uint32_t bitmap_count;
     uint64_t bitmap_directory_bytes;
     uint64_t bitmap_directory_offset;
@@ -88,6 +88,14 @@ ERR_RESULT qcow_header_read(struct host_file *file, struct qcow_header *out_head
 static inline bool qcow_header_has_extended_l2(const struct qcow_header *header)
 {
     return (header->incompatible & QCOW_INCOMPATIBLE_EXTENDED_L2) != 0;
+}
+
+/* Without the autoclear bit the extension means nothing: a program that does not know of bitmaps
+ * has written the image since, and where they were there may be anything (qcow2, "Bitmaps
+ * extension"). */
+static inline bool qcow_header_has_bitmaps(const struct qcow_header *header)
+{
+    return header->has_bitmap_extension && (header->autoclear & QCOW_AUTOCLEAR_BITMAPS) != 0;
 }
 
 /* The guest bytes that one entry of an L1 table stands for, and those that one bit or entry of an

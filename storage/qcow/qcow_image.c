@@ -175,7 +175,8 @@ static struct err *load(struct qcow_image *image)
     TRY(load_tables(image));
     TRY(qcow_refcounts_load(&image->refcounts, image->file, &image->header));
     TRY(qcow_guard_load(&image->guard, image->file, &image->header, &image->l1, &image->refcounts));
-    return clear_autoclear(image, image->header.has_bitmaps ? QCOW_AUTOCLEAR_BITMAPS : 0);
+    return clear_autoclear(image,
+                           qcow_header_has_bitmaps(&image->header) ? QCOW_AUTOCLEAR_BITMAPS : 0);
 }
 
 struct err *qcow_image_reload(struct qcow_image *image)

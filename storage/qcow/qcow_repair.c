@@ -78,7 +78,7 @@ static struct err *forget_missing_bitmaps(const struct qcow_check *check)
 {
     const struct qcow_header *header = &check->header;
 
-    if ((header->autoclear & QCOW_AUTOCLEAR_BITMAPS) == 0 || header->has_bitmaps)
+    if ((header->autoclear & QCOW_AUTOCLEAR_BITMAPS) == 0 || header->has_bitmap_extension)
         return NULL;
     return qcow_header_write_field(check->file, QCOW_HEADER_AT_AUTOCLEAR,
                                    header->autoclear & ~QCOW_AUTOCLEAR_BITMAPS);

@@ -20,6 +20,7 @@
 
 #include "base/checked_math.h"
 #include "base/limits.h"
+#include "storage/qcow/qcow_bitmap_resize.h"
 #include "storage/qcow/qcow_edit.h"
 #include "storage/qcow/qcow_flush.h"
 #include "storage/qcow/qcow_layout.h"
@@ -48,10 +49,6 @@ static struct err *check_size(const struct qcow_image *image, uint64_t virtual_b
                        "clusters of %" PRIu64 " bytes can not hold so much; copy the image to one "
                        "with larger ones ('vm-disk convert')",
                        image->cluster_bytes);
-    if ((image->header.autoclear & QCOW_AUTOCLEAR_BITMAPS) != 0)
-        return err_new(ERR_STATE,
-                       "the image has bitmaps, which are for its size; remove them first "
-                       "('vm-disk bitmap --remove')");
     if (image->context.has_backing && image->backing == NULL)
         return err_new(ERR_STATE, "its backing image is not open");
     return NULL;
@@ -195,15 +192,60 @@ static struct err *shrink(struct qcow_image *image, uint64_t virtual_bytes)
     return NULL;
 }
 
+static struct err *resize(struct qcow_image *image, uint64_t virtual_bytes)
+{
+    return virtual_bytes > image->base.virtual_bytes ? grow(image, virtual_bytes)
+                                                     : shrink(image, virtual_bytes);
+}
+
+/* The file's bitmaps are those that the image keeps up, and nothing waits for a flush. */
+static struct err *take_bitmaps_out(struct qcow_image *image, uint64_t virtual_bytes,
+                                    struct qcow_bitmap_set *out_set)
+{
+    bool is_stale;
+
+    TRY(qcow_flush_settle(image));
+    TRY(qcow_bitmap_track_save(image, &is_stale));
+    TRY(qcow_bitmap_set_take_out(image->file, virtual_bytes, out_set));
+    return qcow_image_reload(image);
+}
+
+static struct err *put_bitmaps_back(struct qcow_image *image, uint64_t changed_from,
+                                    struct qcow_bitmap_set *set)
+{
+    TRY(qcow_bitmap_set_put_back(image->file, set, changed_from));
+    qcow_bitmap_track_finish(image);
+    TRY(qcow_image_reload(image));
+    return qcow_bitmap_track_load(image);
+}
+
+static struct err *resize_with_bitmaps(struct qcow_image *image, uint64_t virtual_bytes)
+{
+    uint64_t changed_from = MIN(virtual_bytes, image->base.virtual_bytes);
+    struct qcow_bitmap_set set = {.list = NULL};
+
+    struct err *err = take_bitmaps_out(image, virtual_bytes, &set);
+    if (err == NULL)
+        err = resize(image, virtual_bytes);
+    if (set.count > 0) {
+        struct err *put_err = put_bitmaps_back(image, changed_from, &set);
+        if (err == NULL)
+            err = put_err;
+        else
+            err_free(put_err);
+    }
+    qcow_bitmap_set_finish(&set);
+    return err;
+}
+
 struct err *qcow_image_resize(struct block *block, uint64_t virtual_bytes)
 {
     struct qcow_image *image = qcow_image_of(block);
     struct err *err = check_size(image, virtual_bytes);
 
-    if (err == NULL && virtual_bytes > block->virtual_bytes)
-        err = grow(image, virtual_bytes);
-    else if (err == NULL && virtual_bytes < block->virtual_bytes)
-        err = shrink(image, virtual_bytes);
+    if (err == NULL && virtual_bytes != block->virtual_bytes)
+        err = qcow_header_has_bitmaps(&image->header) ? resize_with_bitmaps(image, virtual_bytes)
+                                                      : resize(image, virtual_bytes);
     return err_wrap(err, "make image '%s' %" PRIu64 " bytes large", image->file->path,
                     virtual_bytes);
 }

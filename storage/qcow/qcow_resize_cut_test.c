@@ -17,6 +17,7 @@
 #include "base/unit_test.h"
 #include "storage/block_memory.h"
 #include "storage/io_vector.h"
+#include "storage/qcow/qcow_bitmap.h"
 #include "storage/qcow/qcow_create.h"
 #include "storage/qcow/qcow_image.h"
 #include "storage/qcow/qcow_resize.h"
@@ -29,6 +30,8 @@
 
 #define BYTES_MAX     (1 * MIB)
 #define SNAPSHOT_NAME "before"
+#define BITMAP_NAME   "since"
+#define BITMAP_BITS   12u
 
 /* The first is what the disk is made with. */
 static const uint64_t sizes[] = {300 * KIB - 512, 500 * KIB + 1024, 100 * KIB + 512, 900 * KIB,
@@ -37,7 +40,7 @@ static const uint64_t sizes[] = {300 * KIB - 512, 500 * KIB + 1024, 100 * KIB + 
 struct shape {
     const char *name;
     unsigned version, cluster_bits;
-    bool has_extended_l2, has_backing, has_snapshot;
+    bool has_extended_l2, has_backing, has_snapshot, has_bitmap;
 };
 
 struct run {
@@ -51,7 +54,7 @@ struct run {
 };
 
 static struct chance chance;
-static uint64_t states_checked;
+static uint64_t states_checked, bitmaps_seen;
 
 static void stamp_all(uint8_t *data, size_t len, uint64_t first)
 {
@@ -117,12 +120,15 @@ static void make_image(struct run *run)
     ASSERT_OK(block_write(disk, &iov, 1, from));
     run->contents[0] = data;
     ASSERT_OK(block_close(disk));
-    if (!shape->has_snapshot)
+    if (!shape->has_snapshot && !shape->has_bitmap)
         return;
     uint8_t *before = run->start;
     file = file_of(before, run->start_len);
     host_file_fake_keep(file, (void **)&run->start, &run->start_len);
-    ASSERT_OK(qcow_snapshot_create(file, SNAPSHOT_NAME, 0));
+    if (shape->has_snapshot)
+        ASSERT_OK(qcow_snapshot_create(file, SNAPSHOT_NAME, 0));
+    if (shape->has_bitmap)
+        ASSERT_OK(qcow_bitmap_add(file, BITMAP_NAME, BITMAP_BITS, true));
     host_file_destroy(file);
     free(before);
 }
@@ -200,6 +206,33 @@ static void judge_snapshot(const struct run *run, const uint8_t *bytes, size_t l
     ASSERT_OK(block_close(disk));
 }
 
+/* A bitmap may be gone or not reliable. If it is there, it says at least what has changed. */
+static void judge_bitmap(const struct run *run, const struct cut_state *state, const uint8_t *bytes,
+                         size_t len)
+{
+    struct host_file *file = file_of(bytes, len);
+    struct block *disk = open_image(run->shape, file_of(bytes, len), true);
+    uint8_t *data = read_all(disk);
+    struct qcow_bitmap_set set;
+
+    ASSERT_OK(qcow_bitmap_list(file, &set));
+    const struct qcow_bitmap *bitmap = qcow_bitmap_find(&set, BITMAP_NAME);
+    bool is_usable = bitmap != NULL && bitmap->bits != NULL;
+    for (uint64_t at = 0; is_usable && at < disk->virtual_bytes; at += SECTOR_BYTES) {
+        bool has_changed =
+            at >= sizes[0] || memcmp(data + at, run->contents[0] + at, SECTOR_BYTES) != 0;
+        uint64_t bit = at >> BITMAP_BITS;
+        if (has_changed && (bitmap->bits[bit / 8] >> bit % 8 & 1) == 0)
+            fail_msg("%s: cut after %zu writes, %s: the bitmap does not show a change at %llu",
+                     run->shape->name, state->cut, state->which, (unsigned long long)at);
+    }
+    bitmaps_seen += is_usable;
+    qcow_bitmap_set_finish(&set);
+    free(data);
+    ASSERT_OK(block_close(disk));
+    host_file_destroy(file);
+}
+
 static void judge_state(struct cut_judge *judge, const struct cut_state *state)
 {
     struct run *run = CONTAINER_OF(judge, struct run, base);
@@ -218,6 +251,8 @@ static void judge_state(struct cut_judge *judge, const struct cut_state *state)
     judge_content(run, state, repaired, len);
     if (run->shape->has_snapshot)
         judge_snapshot(run, repaired, len);
+    if (run->shape->has_bitmap)
+        judge_bitmap(run, state, repaired, len);
     grow_again(run, state, repaired, len);
     free(repaired);
     states_checked++;
@@ -226,10 +261,16 @@ static void judge_state(struct cut_judge *judge, const struct cut_state *state)
 TEST(a_disk_of_another_size_survives_every_cut)
 {
     static const struct shape shapes[] = {
-        {"version 3", 3, 12, false, false, false},     {"version 2", 2, 12, false, false, false},
-        {"small clusters", 3, 9, false, false, false}, {"backing file", 3, 12, false, true, false},
-        {"subclusters", 3, 14, true, true, false},     {"snapshot", 3, 12, false, false, true},
-        {"large clusters", 3, 16, false, true, true},
+        {.name = "version 3", 3, 12},
+        {.name = "version 2", 2, 12},
+        {.name = "small clusters", 3, 9},
+        {.name = "backing file", 3, 12, .has_backing = true},
+        {.name = "subclusters", 3, 14, .has_extended_l2 = true, .has_backing = true},
+        {.name = "snapshot", 3, 12, .has_snapshot = true},
+        {.name = "large clusters", 3, 16, .has_backing = true, .has_snapshot = true},
+        {.name = "snapshot, small clusters", 3, 9, .has_snapshot = true},
+        {.name = "bitmap", 3, 12, .has_bitmap = true},
+        {.name = "bitmap and snapshot", 3, 9, .has_snapshot = true, .has_bitmap = true},
     };
 
     for (size_t i = 0; i < ARRAY_COUNT(shapes); i++) {
@@ -251,6 +292,7 @@ TEST(a_disk_of_another_size_survives_every_cut)
             free(run.contents[j]);
     }
     assert_true(states_checked > 500);
+    assert_true(bitmaps_seen > 50);
     print_message("%llu states checked\n", (unsigned long long)states_checked);
 }
 

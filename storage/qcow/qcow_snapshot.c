@@ -29,6 +29,7 @@
 #include "base/checked_math.h"
 #include "base/cleanup.h"
 #include "base/limits.h"
+#include "storage/qcow/qcow_bitmap_resize.h"
 #include "storage/qcow/qcow_edit.h"
 #include "storage/qcow/qcow_layout.h"
 
@@ -213,15 +214,6 @@ static struct err *load_longer(const struct qcow_edit *edit, const struct qcow_s
     return NULL;
 }
 
-/* Going back is a change that bitmaps do not know of. */
-static struct err *check_apply(const struct qcow_header *header)
-{
-    if ((header->autoclear & QCOW_AUTOCLEAR_BITMAPS) != 0 && header->bitmap_count > 0)
-        return err_new(ERR_STATE, "the image has bitmaps, which would not tell what changes; "
-                                  "remove them first ('vm-disk bitmap --remove')");
-    return NULL;
-}
-
 static struct err *apply(struct qcow_edit *edit, const struct qcow_snapshot_table *table,
                          const char *id_or_name, struct qcow_edit_l1 *l1)
 {
@@ -229,7 +221,6 @@ static struct err *apply(struct qcow_edit *edit, const struct qcow_snapshot_tabl
     uint64_t offset;
 
     TRY(find(table, id_or_name, &snapshot));
-    TRY(check_apply(&edit->check.header));
     TRY(load_longer(edit, snapshot, l1));
     TRY(qcow_edit_refer_tree(edit, l1));
     TRY(qcow_edit_take(edit, (uint64_t)l1->count * 8, QCOW_OWNER_L1, &offset));
@@ -239,7 +230,7 @@ static struct err *apply(struct qcow_edit *edit, const struct qcow_snapshot_tabl
     return qcow_edit_publish_disk(edit, snapshot->disk_bytes, l1->count, offset);
 }
 
-struct err *qcow_snapshot_apply(struct host_file *file, const char *id_or_name)
+static struct err *go_back(struct host_file *file, const char *id_or_name)
 {
     struct qcow_edit edit;
     struct qcow_snapshot_table table = {.list = NULL};
@@ -250,6 +241,48 @@ struct err *qcow_snapshot_apply(struct host_file *file, const char *id_or_name)
         err = qcow_edit_end(&edit, apply(&edit, &table, id_or_name, &l1));
     qcow_snapshot_table_finish(&table);
     qcow_edit_l1_finish(&l1);
+    return err;
+}
+
+static struct err *disk_bytes_of(struct host_file *file, const char *id_or_name,
+                                 uint64_t *out_bytes)
+{
+    struct qcow_snapshot_table table = {.list = NULL};
+    const struct qcow_snapshot *snapshot = NULL;
+
+    TRY(qcow_snapshot_list(file, &table));
+    struct err *err = find(&table, id_or_name, &snapshot);
+    if (err == NULL)
+        *out_bytes = snapshot->disk_bytes;
+    qcow_snapshot_table_finish(&table);
+    return err;
+}
+
+/* Bitmaps do not know what this changes, so they say afterwards that everything has changed. */
+static struct err *go_back_with_bitmaps(struct host_file *file, const char *id_or_name)
+{
+    struct qcow_bitmap_set set = {.list = NULL};
+    uint64_t bytes;
+
+    TRY(disk_bytes_of(file, id_or_name, &bytes));
+    TRY(qcow_bitmap_set_take_out(file, bytes, &set));
+    struct err *err = go_back(file, id_or_name);
+    struct err *put_err = qcow_bitmap_set_put_back(file, &set, 0);
+    qcow_bitmap_set_finish(&set);
+    if (err == NULL)
+        return put_err;
+    err_free(put_err);
+    return err;
+}
+
+struct err *qcow_snapshot_apply(struct host_file *file, const char *id_or_name)
+{
+    struct qcow_header header;
+    struct err *err = qcow_header_read(file, &header);
+
+    if (err == NULL)
+        err = qcow_header_has_bitmaps(&header) ? go_back_with_bitmaps(file, id_or_name)
+                                               : go_back(file, id_or_name);
     return err_wrap(err, "go back to snapshot '%s' of '%s'", id_or_name, file->path);
 }
 

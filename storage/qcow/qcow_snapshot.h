@@ -32,7 +32,8 @@ const struct qcow_snapshot *qcow_snapshot_find(const struct qcow_snapshot_table 
 /* Of the disk only. ERR_STATE: the name is taken, or there is no room for more. */
 ERR_RESULT qcow_snapshot_create(struct host_file *file, const char *name, uint64_t date_ns);
 
-/* The disk holds, and is as large as, what it was. What was written since is lost. */
+/* The disk holds, and is as large as, what it was. What was written since is lost. Bitmaps say
+ * afterwards that everything has changed; a power cut in the middle leaves none. */
 ERR_RESULT qcow_snapshot_apply(struct host_file *file, const char *id_or_name);
 
 ERR_RESULT qcow_snapshot_delete(struct host_file *file, const char *id_or_name);

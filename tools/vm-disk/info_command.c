@@ -68,16 +68,11 @@ static bool is_corrupt(const struct qcow_header *header)
     return (header->incompatible & QCOW_INCOMPATIBLE_CORRUPT) != 0;
 }
 
-static bool has_bitmaps(const struct qcow_header *header)
-{
-    return header->has_bitmaps;
-}
-
 static const struct feature features[] = {
     {"extended-l2", has_extended_l2},
     {"lazy-refcounts", has_lazy_refcounts},
     {"zstd", is_zstd},
-    {"bitmaps", has_bitmaps},
+    {"bitmaps", qcow_header_has_bitmaps},
     {"dirty", is_dirty},
     {"corrupt", is_corrupt},
 };
