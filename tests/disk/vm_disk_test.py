@@ -258,7 +258,7 @@ class Changing(Operator):
     def test_disks_grow_and_shrink(self):
         self.make_raw("a.raw", 8)
         self.disk("convert", "-f", "raw", "a.raw", "a.qcow2")
-        self.assertIn("--shrink", self.disk("resize", "a.qcow2", "5M", code=1))
+        self.assertIn("--shrink", self.disk("resize", "a.qcow2", "5M", code=4))
         self.assertEqual(self.json("resize", "a.qcow2", "+4M")["virtual_bytes"], 12 * MIB)
         self.disk("resize", "--shrink", "a.qcow2", "5M")
         self.disk("resize", "a.qcow2", "9M")
@@ -283,7 +283,7 @@ class Changing(Operator):
         self.disk("snapshot", "--apply", "2", "a.qcow2")
         self.satisfies_qemu("a.qcow2", "b.raw")
         self.assertIn("no such", self.disk("snapshot", "-d", "before", "a.qcow2", code=3))
-        self.assertIn("one at a time", self.disk("snapshot", "-l", "-d", "x", "a.qcow2", code=1))
+        self.assertIn("one at a time", self.disk("snapshot", "-l", "-d", "x", "a.qcow2", code=2))
 
     def test_bitmaps_say_what_was_written(self):
         self.disk("create", "a.qcow2", "8M")
@@ -299,7 +299,7 @@ class Changing(Operator):
         self.assertIn("76.0 KiB dirty", self.disk("bitmap", "a.qcow2"))
         self.disk("bitmap", "--clear", "a.qcow2", "mine")
         self.disk("bitmap", "--remove", "a.qcow2", "theirs")
-        self.assertIn("which bitmap", self.disk("bitmap", "--add", "a.qcow2", code=1))
+        self.assertIn("which bitmap", self.disk("bitmap", "--add", "a.qcow2", code=2))
         self.assertIn("no bitmap", self.disk("bitmap", "--remove", "a.qcow2", "theirs", code=3))
         self.call("qemu-img", "check", "-q", "a.qcow2")
 
@@ -382,6 +382,11 @@ class Refusing(Operator):
             with self.subTest(words=words):
                 self.disk("create", *words, code=2)
         self.assert_nothing_new()
+        self.disk("create", "a.qcow2", "1M")
+        for words in (["check", "-r", "most", "a.qcow2"], ["resize", "a.qcow2", "much"],
+                      ["bitmap", "--add", "-g", "3k", "a.qcow2", "map"]):
+            with self.subTest(words=words):
+                self.disk(*words, code=2)
 
     def test_a_backing_image_that_is_not_there(self):
         self.assertIn("no image", self.disk("create", "-b", "x.raw", "-F", "raw", "a.qcow2", code=3))

@@ -10,6 +10,7 @@
 #include "base/checked_math.h"
 #include "storage/host_file.h"
 #include "storage/qcow/qcow_bitmap.h"
+#include "tools/program.h"
 #include "tools/program_json.h"
 #include "tools/program_size.h"
 #include "tools/program_units.h"
@@ -95,7 +96,7 @@ static struct err *show(const char *path, struct host_file *file)
     return NULL;
 }
 
-static struct err *add(struct host_file *file, const char *name)
+static struct err *read_granularity(unsigned *out_bits)
 {
     uint64_t bytes = (uint64_t)1 << QCOW_BITMAP_GRANULARITY_DEFAULT;
 
@@ -103,7 +104,8 @@ static struct err *add(struct host_file *file, const char *name)
         TRY(program_size_parse("granularity", settings.granularity, &bytes));
     if (!is_power_of_two(bytes))
         return err_new(ERR_INVALID, "a granularity is a power of two");
-    return qcow_bitmap_add(file, name, (unsigned)__builtin_ctzll(bytes), true);
+    *out_bits = (unsigned)__builtin_ctzll(bytes);
+    return NULL;
 }
 
 static int change_count(void)
@@ -112,10 +114,22 @@ static int change_count(void)
            (settings.merge != NULL ? 1 : 0);
 }
 
-static struct err *change(struct host_file *file, const char *name)
+static struct err *check_options(const struct option_result *operands, unsigned *out_bits)
+{
+    bool is_change = change_count() > 0;
+
+    if (change_count() > 1)
+        return err_new(ERR_INVALID, "one change at a time");
+    if (is_change != (operands->operand_count > 1))
+        return err_new(ERR_INVALID, is_change ? "which bitmap? Its name comes after the image's"
+                                              : "what is to be done with that bitmap?");
+    return read_granularity(out_bits);
+}
+
+static struct err *change(struct host_file *file, const char *name, unsigned granularity_bits)
 {
     if (settings.add)
-        return add(file, name);
+        return qcow_bitmap_add(file, name, granularity_bits, true);
     if (settings.remove)
         return qcow_bitmap_remove(file, name);
     if (settings.clear)
@@ -130,14 +144,11 @@ static struct err *run(const struct option_result *operands)
     const char *path = operands->operands[0];
     bool is_change = change_count() > 0;
     struct host_file *file = NULL;
+    unsigned granularity_bits = 0;
 
-    if (change_count() > 1)
-        return err_new(ERR_INVALID, "one change at a time");
-    if (is_change != (operands->operand_count > 1))
-        return err_new(ERR_INVALID, is_change ? "which bitmap? Its name comes after the image's"
-                                              : "what is to be done with that bitmap?");
+    program_check_usage(check_options(operands, &granularity_bits));
     TRY(locked_file_open(path, is_change ? IMAGE_LOCK_WRITER : IMAGE_LOCK_READER, &file));
-    struct err *err = is_change ? change(file, operands->operands[1]) : NULL;
+    struct err *err = is_change ? change(file, operands->operands[1], granularity_bits) : NULL;
     if (err == NULL && (!is_change || settings.json))
         err = show(path, file);
     host_file_destroy(file);

@@ -9,6 +9,7 @@
 #include "base/checked_math.h"
 #include "control/control_client.h"
 #include "storage/dirty_blocks.h"
+#include "tools/program.h"
 
 static struct {
     bool begin;
@@ -54,7 +55,7 @@ static struct err *begin(struct dirty_blocks *blocks)
     if (settings.machine == NULL)
         return dirty_blocks_begin(blocks);
     if (settings.disk == NULL || settings.tracker == NULL)
-        return err_new(ERR_INVALID, "with --machine, say --disk and --tracker, too");
+        program_check_usage(err_new(ERR_INVALID, "with --machine, say --disk and --tracker, too"));
     TRY(control_client_connect(settings.machine, "vm-disk", &client));
     struct err *err = control_begin_copy(client, settings.disk, settings.tracker);
     control_client_close(client);

@@ -12,6 +12,7 @@
 #include "base/checked_math.h"
 #include "storage/host_file.h"
 #include "storage/qcow/qcow_repair.h"
+#include "tools/program.h"
 #include "tools/program_json.h"
 #include "tools/program_units.h"
 #include "tools/vm-disk/locked_file.h"
@@ -171,7 +172,7 @@ static struct err *run(const struct option_result *operands)
     bool is_repaired;
 
     if (settings.repair != NULL)
-        TRY(scope_of(settings.repair, &scope));
+        program_check_usage(scope_of(settings.repair, &scope));
     TRY(locked_file_open(path, settings.repair == NULL ? IMAGE_LOCK_READER : IMAGE_LOCK_WRITER,
                          &file));
     if (settings.json)

@@ -10,6 +10,7 @@
 
 #include "base/checked_math.h"
 #include "storage/qcow/qcow_resize.h"
+#include "tools/program.h"
 #include "tools/program_json.h"
 #include "tools/program_size.h"
 #include "tools/program_units.h"
@@ -42,16 +43,13 @@ static const struct option_table table = {
     .operands_max = 2,
 };
 
-static struct err *wanted_size(const char *text, uint64_t now, uint64_t *out_bytes)
+/* What was said, a size or by how much it is to grow, of a disk that has this size now. */
+static struct err *wanted_size(uint64_t bytes, bool is_more, uint64_t now, uint64_t *out_bytes)
 {
-    bool is_more = text[0] == '+';
-    uint64_t bytes;
-
-    TRY(program_size_parse("size", text + (is_more ? 1 : 0), &bytes));
     if (is_more && !checked_add(now, bytes, &bytes))
         return err_new(ERR_INVALID, "a disk can not be that large");
     if (bytes < now && !settings.may_shrink)
-        return err_new(ERR_INVALID,
+        return err_new(ERR_STATE,
                        "the disk has %llu bytes; making it smaller loses what is behind the new "
                        "end, so it needs --shrink",
                        (unsigned long long)now);
@@ -73,10 +71,13 @@ static struct err *run(const struct option_result *operands)
 {
     const char *path = operands->operands[0];
     struct image_chain chain = {.stack = NULL};
+    const char *text = operands->operands[1];
+    bool is_more = text[0] == '+';
     uint64_t bytes = 0;
 
+    program_check_usage(program_size_parse("size", text + (is_more ? 1 : 0), &bytes));
     TRY(disk_source_open(&settings.source, path, DISK_IMAGE_WRITABLE, &chain));
-    struct err *err = wanted_size(operands->operands[1], chain.top.block->virtual_bytes, &bytes);
+    struct err *err = wanted_size(bytes, is_more, chain.top.block->virtual_bytes, &bytes);
     if (err == NULL)
         err = resize(&chain.top, bytes);
     struct err *close_err = block_close(chain.top.block);

@@ -12,6 +12,7 @@
 #include "base/clock.h"
 #include "storage/host_file.h"
 #include "storage/qcow/qcow_snapshot.h"
+#include "tools/program.h"
 #include "tools/program_json.h"
 #include "tools/program_units.h"
 #include "tools/vm-disk/locked_file.h"
@@ -122,7 +123,7 @@ static struct err *run(const struct option_result *operands)
     const char *path = operands->operands[0];
     struct host_file *file = NULL;
 
-    TRY(check_options());
+    program_check_usage(check_options());
     TRY(locked_file_open(path, is_change() ? IMAGE_LOCK_WRITER : IMAGE_LOCK_READER, &file));
     struct err *err = work(path, file);
     if (err == NULL && is_change() && settings.json)

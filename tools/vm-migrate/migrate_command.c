@@ -19,6 +19,7 @@
 #include "control/control_client.h"
 #include "migration/source.h"
 #include "migration/tls_identity.h"
+#include "tools/program.h"
 #include "tools/program_json.h"
 #include "tools/vm-migrate/move_lock.h"
 #include "tools/vm-migrate/move_watch.h"
@@ -186,8 +187,9 @@ struct err *migrate_command_run(const struct migrate_options *options, const cha
     if (options->cancel)
         return move_lock_cancel(name);
     if ((target == NULL) != options->settle)
-        return err_new(ERR_INVALID, "usage: vm-migrate NAME HOST[:PORT], or vm-migrate --settle "
-                                    "NAME, or vm-migrate --cancel NAME");
+        program_check_usage(err_new(ERR_INVALID,
+                                    "usage: vm-migrate NAME HOST[:PORT], or vm-migrate --settle "
+                                    "NAME, or vm-migrate --cancel NAME"));
     TRY(move_lock_take(name));
     signals_fd = signal_fd();
     if (signals_fd < 0)

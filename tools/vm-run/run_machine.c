@@ -12,12 +12,14 @@
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/signalfd.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "base/cleanup.h"
 #include "base/clock.h"
 #include "base/event_loop.h"
 #include "base/log.h"
+#include "tools/program.h"
 #include "tools/vm-run/run_options.h"
 #include "tools/vm-run/run_terminal.h"
 #include "vmm/kvm/kvm_speed.h"
@@ -101,7 +103,7 @@ static struct err *boot(struct run *run, const struct run_options *options)
 {
     struct run_description machine;
 
-    TRY(run_description_init(options, &machine));
+    program_check_usage(run_description_init(options, &machine));
     struct err *err = machine_control_boot(run->control, machine.description, machine.tap_fds,
                                            machine.tap_fd_count);
     run_description_finish(&machine);
@@ -132,8 +134,11 @@ static struct err *go_to_background(struct run *run)
     }
     close(fds[1]);
     char word = 0;
-    ssize_t got = read(fds[0], &word, 1);
-    _exit(got == 1 ? EXIT_SUCCESS : EXIT_FAILURE);
+    if (read(fds[0], &word, 1) == 1)
+        _exit(EXIT_SUCCESS);
+    int status = 0;
+    bool has_ended = waitpid(pid, &status, 0) == pid && WIFEXITED(status);
+    _exit(has_ended ? WEXITSTATUS(status) : EXIT_FAILURE);
 }
 
 /* From here on nobody reads what we print, unless it goes to a file. */
@@ -175,7 +180,7 @@ struct err *run_machine(const struct run_options *options)
     struct run run = {.signal_fd = -1, .ready_fd = -1};
 
     if (options->is_incoming && options->control_fd == 0)
-        return err_new(ERR_INVALID, "--incoming needs --control-fd");
+        program_check_usage(err_new(ERR_INVALID, "--incoming needs --control-fd"));
     struct err *err = start(&run, options);
     machine_control_destroy(run.control);
     event_source_remove(run.signals);
