@@ -67,6 +67,12 @@ def provide(site, machine):
              f"{machine.data_disk}")
 
 
+def keep_as_it_is(host):
+    """Keeps a copy of what the guest wrote: its next boot mends what a failure is to be found in."""
+    host.run(f"cd {storage.PATH} && rm -rf as-it-was && mkdir as-it-was && "
+             "for image in *.qcow2; do test $image = data.qcow2 || cp $image as-it-was; done")
+
+
 def found_at_boot(host, machine):
     """What the guest found on its data disk when it booted, as a dict of numbers."""
     def said():

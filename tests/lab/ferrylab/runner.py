@@ -1,13 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """Runs scenarios one after the other on one site and says what came of each."""
 
+import base64
 import importlib
 import pathlib
 import sys
 import time
 import traceback
 
-from ferrylab import paths
+from ferrylab import paths, storage
 from ferrylab.ferry import Ferry
 from ferrylab.here import HereSite
 from ferrylab.qemu import Qemu
@@ -18,6 +19,7 @@ from ferrylab.trouble import EmulatorCrashed, Failure, LabTrouble, LabUnavailabl
 
 SITES = {"lab": Site, "here": HereSite}
 VMMS = {"ferry": Ferry, "qemu": Qemu}
+KEEP_SECONDS_MAX = 180
 ATTEMPTS_MAX = 3  # a scenario is tried again only when the lab's emulator crashed
 
 
@@ -116,7 +118,19 @@ class Runner:
             logs = host.place.execute("cd /run/lab 2>/dev/null && tail -n 40 *.log *.console; "
                                 "dmesg | tail -n 30; ps", timeout=20).out
             (folder / f"{host.name}.txt").write_text(logs)
+        self.keep_disks(folder)
         print(f"What the hosts know about it: {folder}")
+
+    def keep_disks(self, folder):
+        """Saves what is on the shared storage, which ends with the hosts."""
+        for host in (self.site.a, self.site.b):
+            if not host.place.is_alive():
+                continue
+            packed = host.place.execute(f"cd {storage.PATH} && tar cz . | base64",
+                                        timeout=KEEP_SECONDS_MAX)
+            if packed.code == 0:
+                (folder / "shared.tar.gz").write_bytes(base64.b64decode(packed.out))
+                return
 
     def stop_site(self):
         """Ends the hosts."""

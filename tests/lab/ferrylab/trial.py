@@ -177,4 +177,4 @@ class Trial:
             self.vmm.quit(host, self.machine)
             host.run(f"rm -rf {self.machine.console_log()} /run/lab/{self.machine.name}.pid "
                      f"{self.vmm.store}")
-        self.site.a.run(f"rm -f {storage.PATH}/*")
+        self.site.a.run(f"rm -rf {storage.PATH}/*")

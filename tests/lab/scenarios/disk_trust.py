@@ -30,6 +30,7 @@ def kill_and_boot(trial):
     rows = rows_committed(trial)
     disks = trial.vmm.disks(trial.host, trial.machine)
     trial.kill()
+    data_disk.keep_as_it_is(trial.host)
     trial.boot_again(disks)
     found = data_disk.found_at_boot(trial.host, trial.machine)
     data_disk.judge(found, rows)
