@@ -27,6 +27,7 @@ void lock_init(struct lock *lock, enum lock_rank rank)
 {
     check_pthread(pthread_mutex_init(&lock->mutex, NULL));
     lock->rank = rank;
+    lock->is_second = false;
 }
 
 void lock_finish(struct lock *lock)
@@ -41,10 +42,24 @@ void lock_acquire(struct lock *lock) LOCK_ATTRIBUTE(no_thread_safety_analysis)
     held_ranks |= (uint64_t)1 << lock->rank;
 }
 
+bool lock_try_acquire(struct lock *lock) LOCK_ATTRIBUTE(no_thread_safety_analysis)
+{
+    int error = pthread_mutex_trylock(&lock->mutex);
+
+    if (error == EBUSY)
+        return false;
+    check_pthread(error);
+    lock->is_second = (held_ranks >> lock->rank & 1) != 0;
+    held_ranks |= (uint64_t)1 << lock->rank;
+    return true;
+}
+
 void lock_release(struct lock *lock) LOCK_ATTRIBUTE(no_thread_safety_analysis)
 {
     ASSERT((held_ranks >> lock->rank & 1) != 0);
-    held_ranks &= ~((uint64_t)1 << lock->rank);
+    if (!lock->is_second)
+        held_ranks &= ~((uint64_t)1 << lock->rank);
+    lock->is_second = false;
     check_pthread(pthread_mutex_unlock(&lock->mutex));
 }
 

@@ -30,6 +30,7 @@
 #define REQUIRES(lock_ptr)   LOCK_ATTRIBUTE(requires_capability(lock_ptr))
 #define ACQUIRES(lock_ptr)   LOCK_ATTRIBUTE(acquire_capability(lock_ptr))
 #define RELEASES(lock_ptr)   LOCK_ATTRIBUTE(release_capability(lock_ptr))
+#define TRIES(lock_ptr)      LOCK_ATTRIBUTE(try_acquire_capability(true, lock_ptr))
 
 /* For create and destroy, when no other thread knows the object; elsewhere a comment says why the
  * lock is not needed. */
@@ -67,7 +68,11 @@ enum lock_rank {
 struct LOCK_ATTRIBUTE(capability("lock")) lock {
     pthread_mutex_t mutex;
     enum lock_rank rank;
+    bool is_second; /* its holder has another of the same rank; the lock's own field */
 };
+
+/* For a lock that the process has one of, which nobody initialises. */
+#define LOCK_OF_PROCESS(rank_value) {.mutex = PTHREAD_MUTEX_INITIALIZER, .rank = (rank_value)}
 
 /* Waits on a lock; take it first. Spurious wake-ups happen: wait in a loop over the condition. */
 struct lock_condition {
@@ -78,6 +83,10 @@ void lock_init(struct lock *lock, enum lock_rank rank);
 void lock_finish(struct lock *lock);
 void lock_acquire(struct lock *lock) ACQUIRES(lock);
 void lock_release(struct lock *lock) RELEASES(lock);
+
+/* Takes it if nobody has it. Does not wait, so the order does not matter, and the same thread may
+ * hold another of this rank, which it releases later than this one. */
+bool lock_try_acquire(struct lock *lock) TRIES(lock);
 
 void lock_condition_init(struct lock_condition *condition);
 void lock_condition_finish(struct lock_condition *condition);

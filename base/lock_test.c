@@ -89,6 +89,65 @@ TEST(releasing_a_lock_that_is_not_held_dies)
     assert_true(dies(release_what_is_not_held));
 }
 
+static void take_inner_after_a_second_one(void) LOCK_ATTRIBUTE(no_thread_safety_analysis)
+{
+    struct lock first;
+    struct lock second;
+    struct lock outer;
+
+    lock_init(&first, LOCK_TEST);
+    lock_init(&second, LOCK_TEST);
+    lock_init(&outer, LOCK_DEVICES);
+    lock_acquire(&first);
+    if (!lock_try_acquire(&second))
+        return;
+    lock_release(&second);
+    lock_acquire(&outer); /* the first is still held */
+}
+
+TEST(a_second_lock_of_a_rank_is_tried_and_the_first_stays_known_as_held)
+{
+    assert_true(dies(take_inner_after_a_second_one));
+}
+
+struct tried {
+    struct lock lock;
+    bool was_free;
+};
+
+static void try_it(void *argument) LOCK_ATTRIBUTE(no_thread_safety_analysis)
+{
+    struct tried *tried = argument;
+
+    tried->was_free = lock_try_acquire(&tried->lock);
+    if (tried->was_free)
+        lock_release(&tried->lock);
+}
+
+TEST(trying_takes_a_lock_that_is_free_whatever_is_held_and_no_other)
+{
+    struct tried tried = {.was_free = true};
+    struct lock inner;
+    struct thread *thread;
+    lock_init(&tried.lock, LOCK_TEST);
+    lock_init(&inner, LOCK_LOG);
+
+    lock_acquire(&tried.lock);
+    ASSERT_OK(thread_create(ROLE_TEST, 0, try_it, &tried, &thread));
+    thread_join(thread);
+    assert_false(tried.was_free);
+    lock_release(&tried.lock);
+
+    lock_acquire(&inner);
+    try_it(&tried);
+    assert_true(tried.was_free);
+    lock_release(&inner);
+    lock_acquire(&tried.lock); /* nothing is left of the rank */
+    lock_release(&tried.lock);
+    lock_finish(&inner);
+    lock_finish(&tried.lock);
+}
+
 struct counter {
     struct lock_condition changed;
     struct lock lock;
@@ -155,6 +214,8 @@ int main(void)
         cmocka_unit_test(locks_taken_inwards_may_be_released_in_any_order),
         cmocka_unit_test(taking_a_lock_twice_dies),
         cmocka_unit_test(releasing_a_lock_that_is_not_held_dies),
+        cmocka_unit_test(a_second_lock_of_a_rank_is_tried_and_the_first_stays_known_as_held),
+        cmocka_unit_test(trying_takes_a_lock_that_is_free_whatever_is_held_and_no_other),
         cmocka_unit_test(two_threads_count_exactly_and_wake_who_waits),
         cmocka_unit_test(a_wait_with_a_deadline_ends_at_it),
     };
