@@ -57,7 +57,9 @@
 /* Disks. */
 #define DISK_BACKING_DEPTH_MAX 128u
 #define DISK_BYTES_MAX         ((uint64_t)1 << 56)
-#define IMAGE_FOLDERS_MAX      16u /* that the operator names for backing files */
+#define DISK_TABLES_BYTES_MAX  (128u * MIB) /* L2 tables in memory, of all images of a process */
+#define DISK_TABLES_BYTES_MIN  (64u * KIB)  /* of these, what each image keeps once it had it */
+#define IMAGE_FOLDERS_MAX      16u          /* that the operator names for backing files */
 
 /* virtio. */
 #define VIRTQUEUE_SIZE_MAX  1024u

@@ -51,6 +51,7 @@
     X(DIRTY_BLOCKS)                                                                                \
     X(LAYERS)                                                                                      \
     X(QCOW)                                                                                        \
+    X(QCOW_TABLES)                                                                                 \
     X(WRITE_RANGES)                                                                                \
     X(TEST)                                                                                        \
     X(IO_POOL)                                                                                     \

@@ -33,12 +33,11 @@
 #include "storage/qcow/qcow_image.h"
 #include "storage/qcow/qcow_presence.h"
 
-#define PARTIAL          0x4000u
-#define IDS_MAX          0x3fffu
-#define LAYERS_MAX       (DISK_BACKING_DEPTH_MAX + 1)
-#define UNIT_BYTES       ((uint64_t)1 << LAYER_UNIT_BITS)
-#define LEAF_BYTES       ((uint64_t)1 << LAYER_LEAF_BITS)
-#define TABLES_BYTES_MIN (256 * KIB)
+#define PARTIAL    0x4000u
+#define IDS_MAX    0x3fffu
+#define LAYERS_MAX (DISK_BACKING_DEPTH_MAX + 1)
+#define UNIT_BYTES ((uint64_t)1 << LAYER_UNIT_BITS)
+#define LEAF_BYTES ((uint64_t)1 << LAYER_LEAF_BITS)
 
 struct stacked {
     struct image_layer layer; /* owned */
@@ -386,17 +385,6 @@ static struct err *stack_close(struct block *block) LOCK_UNCHECKED
     return err;
 }
 
-/* The lowest layer usually holds most; the others share. */
-static void share_tables(struct layer_stack *stack) REQUIRES(&stack->lock)
-{
-    uint64_t share = LAYER_TABLES_BYTES_MAX / MAX(stack->count, 2u);
-
-    for (unsigned i = 1; i < stack->count; i++)
-        if (stack->layers[i]->layer.is_qcow)
-            qcow_image_set_table_bytes_max(stack->layers[i]->layer.block,
-                                           MAX(share, TABLES_BYTES_MIN));
-}
-
 /* Ids have run out, or the disk has another size: what the index says is not worth keeping. */
 static struct err *start_anew(struct layer_stack *stack, uint64_t virtual_bytes)
     REQUIRES(&stack->lock)
@@ -425,7 +413,6 @@ static struct err *push_locked(struct layer_stack *stack, struct stacked *stacke
     stacked->place = stack->count;
     stack->layers[stack->count++] = stacked;
     stack->by_id[stack->id_count++] = stacked;
-    share_tables(stack);
     return NULL;
 }
 
@@ -496,7 +483,6 @@ static unsigned replace_locked(struct layer_stack *stack, unsigned first, unsign
     stack->count -= count - 1;
     for (unsigned i = first; i < stack->count; i++)
         stack->layers[i]->place = i;
-    share_tables(stack);
     return idle;
 }
 

@@ -7,8 +7,8 @@
  * takes a new layer in at the first look at each of its parts: pushing one costs nothing that grows
  * with the disk.
  *
- * Memory of a disk, at most: LAYER_INDEX_BYTES_MAX for the index; for slices of L2 tables what the
- * lowest layer's own cache takes, and LAYER_TABLES_BYTES_MAX for all others together.
+ * Memory of a disk, at most: LAYER_INDEX_BYTES_MAX for the index. Slices of the layers' L2 tables
+ * come out of the budget of all images of the process (storage/qcow/qcow_l2_budget.h).
  * Thread: reads any, several at once; the rest one at a time, and while reads are running only
  * layer_stack_replace.
  */
@@ -23,8 +23,7 @@
 #include "storage/image_layer.h"
 #include "storage/qcow/qcow_presence.h"
 
-#define LAYER_INDEX_BYTES_MAX  (64 * MIB)
-#define LAYER_TABLES_BYTES_MAX (64 * MIB)
+#define LAYER_INDEX_BYTES_MAX (64 * MIB)
 
 struct layer_stack;
 

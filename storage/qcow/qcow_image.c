@@ -13,6 +13,7 @@
 #include "base/log.h"
 #include "storage/qcow/qcow_flush.h"
 #include "storage/qcow/qcow_image_internal.h"
+#include "storage/qcow/qcow_l2_budget.h"
 #include "storage/qcow/qcow_plan.h"
 #include "storage/qcow/qcow_read.h"
 #include "storage/qcow/qcow_repair.h"
@@ -159,7 +160,8 @@ static struct err *load_tables(struct qcow_image *image)
     image->context = qcow_entry_context_of(&image->header);
     image->subcluster_bytes = (uint64_t)1 << image->context.subcluster_bits;
     TRY(qcow_l1_load(&image->l1, image->file, &image->header));
-    TRY(qcow_l2_cache_init(&image->l2, image->file, &image->context, image->header.l1_entries));
+    TRY(qcow_l2_cache_init(&image->l2, image->file, &image->context, image->header.l1_entries,
+                           qcow_l2_budget_of_process(), &image->lock));
     TRY(qcow_guard_init(&image->guard, &image->header));
     return qcow_allocator_init(&image->allocator, image->file, &image->refcounts, &image->guard,
                                &image->header);
@@ -236,15 +238,6 @@ struct block *qcow_image_take_backing(struct block *block)
     struct qcow_image *image = qcow_image_of(block);
 
     return TAKE_PTR(image->backing);
-}
-
-void qcow_image_set_table_bytes_max(struct block *block, uint64_t bytes)
-{
-    struct qcow_image *image = qcow_image_of(block);
-
-    lock_acquire(&image->lock);
-    qcow_l2_cache_set_bytes_max(&image->l2, bytes);
-    lock_release(&image->lock);
 }
 
 /* The header as it would be if the disk were that of the snapshot. */

@@ -24,9 +24,6 @@ void qcow_image_set_backing(struct block *block, struct block *backing);
 /* Takes it out again; NULL when there is none. What the image does not hold reads as zeros then. */
 struct block *qcow_image_take_backing(struct block *block);
 
-/* How much memory slices of L2 tables should take at most; more while all of them are changed. */
-void qcow_image_set_table_bytes_max(struct block *block, uint64_t bytes);
-
 /* From now on the disk is as an internal snapshot, by id, else by name, holds it. The image is open
  * for reading only, and not used yet; after an error only good for closing. ERR_NOT_FOUND: there is
  * none. */

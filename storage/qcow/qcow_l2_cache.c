@@ -13,10 +13,11 @@
 #include "base/cleanup.h"
 #include "base/limits.h"
 #include "storage/host_file.h"
+#include "storage/qcow/qcow_l2_budget.h"
 #include "storage/qcow/qcow_write_list.h"
 
 #define SLICE_WORDS_BITS_MAX 9u         /* 4 KiB */
-#define CACHE_BYTES_MAX      (32 * MIB) /* the mapping of 256 GiB in clusters of 64 KiB */
+#define DIRTY_BYTES_MAX      (16 * MIB) /* what a flush is to write, of slices */
 
 static size_t slice_words(const struct qcow_l2_cache *cache)
 {
@@ -24,7 +25,8 @@ static size_t slice_words(const struct qcow_l2_cache *cache)
 }
 
 struct err *qcow_l2_cache_init(struct qcow_l2_cache *cache, struct host_file *file,
-                               const struct qcow_entry_context *context, uint64_t l1_entries)
+                               const struct qcow_entry_context *context, uint64_t l1_entries,
+                               struct qcow_l2_budget *budget, struct lock *lock)
 {
     unsigned table_bits = qcow_entry_table_bits(context);
     unsigned word_bits = qcow_entry_bytes_bits(context) - 3;
@@ -32,15 +34,18 @@ struct err *qcow_l2_cache_init(struct qcow_l2_cache *cache, struct host_file *fi
 
     *cache = (struct qcow_l2_cache){
         .file = file,
+        .lock = lock,
         .slice_bits = slice_bits,
         .word_bits = word_bits,
         .tables_count = l1_entries,
         .slices_per_table = (size_t)1 << (table_bits - slice_bits),
-        .slot_limit = (size_t)(CACHE_BYTES_MAX >> (slice_bits + word_bits + 3)),
+        .budget = budget,
+        .slice_bytes = sizeof(struct qcow_slice) + ((size_t)8 << (slice_bits + word_bits)),
     };
     cache->tables = calloc(l1_entries + 1, sizeof(struct qcow_slice **));
     if (cache->tables == NULL)
         return err_new(ERR_NO_MEMORY, "L2 tables of '%s'", file->path);
+    qcow_l2_budget_join(cache);
     return NULL;
 }
 
@@ -50,89 +55,80 @@ static bool is_held(const struct qcow_slice *slice)
     return slice->is_dirty || slice->is_flushing || slice->pins > 0;
 }
 
-void qcow_l2_cache_set_bytes_max(struct qcow_l2_cache *cache, uint64_t bytes)
+/* Where the hand comes last. */
+static void ring_add(struct qcow_l2_cache *cache, struct qcow_slice *slice)
 {
-    cache->slot_limit = MAX((size_t)(bytes / (slice_words(cache) * 8)), (size_t)1);
-    for (size_t i = cache->slot_count; i-- > 0 && cache->slot_count > cache->slot_limit;) {
-        struct qcow_slice *slice = cache->slots[i];
-        if (is_held(slice))
-            continue;
-        *slice->home = NULL;
-        free(slice);
-        cache->slots[i] = cache->slots[--cache->slot_count];
+    if (cache->hand == NULL) {
+        cache->hand = slice->next = slice->previous = slice;
+    } else {
+        slice->next = cache->hand;
+        slice->previous = cache->hand->previous;
+        slice->next->previous = slice->previous->next = slice;
     }
-    cache->hand = 0;
+    cache->slice_count++;
+}
+
+static void slice_free(struct qcow_l2_cache *cache, struct qcow_slice *slice)
+{
+    if (cache->hand == slice)
+        cache->hand = slice->next == slice ? NULL : slice->next;
+    slice->next->previous = slice->previous;
+    slice->previous->next = slice->next;
+    *slice->home = NULL;
+    free(slice);
+    cache->slice_count--;
 }
 
 void qcow_l2_cache_finish(struct qcow_l2_cache *cache)
 {
-    for (size_t i = 0; i < cache->slot_count; i++)
-        free(cache->slots[i]);
-    free(cache->slots);
-    for (uint64_t i = 0; cache->tables != NULL && i < cache->tables_count; i++)
+    if (cache->tables == NULL)
+        return;
+    qcow_l2_budget_leave(cache);
+    qcow_l2_budget_remove_changed(cache, cache->changed_count);
+    while (cache->hand != NULL)
+        slice_free(cache, cache->hand);
+    for (uint64_t i = 0; i < cache->tables_count; i++)
         free(cache->tables[i]);
     free(cache->tables);
 }
 
-/* A clean slot that was not used for a whole turn of the clock hand; slot_count when none is. */
-static size_t find_victim(struct qcow_l2_cache *cache)
+size_t qcow_l2_cache_drop(struct qcow_l2_cache *cache, enum qcow_l2_drop which, size_t wanted,
+                          size_t *steps)
 {
-    for (size_t steps = 0; steps < 2 * cache->slot_count; steps++) {
-        size_t at = cache->hand;
-        struct qcow_slice *slice = cache->slots[at];
-        cache->hand = (at + 1) % cache->slot_count;
-        if (is_held(slice))
-            continue;
-        if (!slice->is_recent)
-            return at;
-        slice->is_recent = false;
-    }
-    return cache->slot_count;
-}
+    size_t kept = DISK_TABLES_BYTES_MIN / cache->slice_bytes, dropped = 0;
 
-/* Gives the slot for one more slice: an emptied one, or the one behind the last. */
-static struct err *make_room(struct qcow_l2_cache *cache, size_t *out_slot)
-{
-    if (cache->slot_count >= cache->slot_limit) {
-        size_t victim = find_victim(cache);
-        if (victim < cache->slot_count) {
-            *cache->slots[victim]->home = NULL;
-            free(TAKE_PTR(cache->slots[victim]));
-            *out_slot = victim;
-            return NULL;
+    while (*steps > 0 && dropped < wanted && cache->slice_count > cache->changed_count + kept) {
+        struct qcow_slice *slice = cache->hand;
+        ASSERT(slice != NULL);
+        cache->hand = slice->next;
+        (*steps)--;
+        if (!is_held(slice) && (which == QCOW_L2_DROP_CLEAN || !slice->is_recent)) {
+            slice_free(cache, slice);
+            dropped++;
+        } else {
+            slice->is_recent = false;
         }
     }
-    if (cache->slot_count == cache->slot_capacity) {
-        size_t capacity = MAX(cache->slot_capacity * 2, (size_t)64);
-        struct qcow_slice **slots = realloc(cache->slots, capacity * sizeof(struct qcow_slice *));
-        if (slots == NULL)
-            return err_new(ERR_NO_MEMORY, "L2 tables of '%s'", cache->file->path);
-        cache->slots = slots;
-        cache->slot_capacity = capacity;
-    }
-    *out_slot = cache->slot_count;
-    return NULL;
+    return dropped;
 }
 
 static struct err *load(struct qcow_l2_cache *cache, uint64_t host_offset, struct qcow_slice **home)
 {
-    size_t bytes = slice_words(cache) * 8, slot = 0;
+    size_t bytes = slice_words(cache) * 8;
     uint8_t raw[(size_t)8 << SLICE_WORDS_BITS_MAX];
-    CLEANUP(cleanup_free) struct qcow_slice *slice = calloc(1, sizeof(*slice) + bytes);
+    CLEANUP(cleanup_free) struct qcow_slice *slice = calloc(1, cache->slice_bytes);
     if (slice == NULL)
         return err_new(ERR_NO_MEMORY, "L2 table of '%s'", cache->file->path);
 
     TRY(host_file_read_bytes(cache->file, raw, bytes, host_offset));
-    TRY(make_room(cache, &slot));
+    qcow_l2_budget_take(cache);
     struct reader in = reader_of(raw, bytes);
     for (size_t i = 0; i < slice_words(cache); i++)
         slice->words[i] = reader_be64(&in);
     slice->host_offset = host_offset;
     slice->home = home;
     *home = slice;
-    cache->slots[slot] = TAKE_PTR(slice);
-    if (slot == cache->slot_count)
-        cache->slot_count++;
+    ring_add(cache, TAKE_PTR(slice));
     return NULL;
 }
 
@@ -163,20 +159,16 @@ bool qcow_l2_cache_has(const struct qcow_l2_cache *cache, uint64_t l1_index, uin
 void qcow_l2_cache_forget(struct qcow_l2_cache *cache, uint64_t l1_index)
 {
     struct qcow_slice **homes = cache->tables[l1_index];
+    size_t dropped = 0;
 
-    if (homes == NULL)
-        return;
-    for (size_t i = cache->slot_count; i-- > 0;) {
-        struct qcow_slice *slice = cache->slots[i];
-        uintptr_t distance = (uintptr_t)slice->home - (uintptr_t)homes;
-        if (distance >= cache->slices_per_table * sizeof(struct qcow_slice *))
+    for (size_t i = 0; homes != NULL && i < cache->slices_per_table; i++) {
+        if (homes[i] == NULL)
             continue;
-        ASSERT(!is_held(slice));
-        *slice->home = NULL;
-        free(slice);
-        cache->slots[i] = cache->slots[--cache->slot_count];
+        ASSERT(!is_held(homes[i]));
+        slice_free(cache, homes[i]);
+        dropped++;
     }
-    cache->hand = 0;
+    qcow_l2_budget_give(cache, dropped);
 }
 
 static void mark_dirty(struct qcow_l2_cache *cache, struct qcow_slice *slice)
@@ -187,6 +179,8 @@ static void mark_dirty(struct qcow_l2_cache *cache, struct qcow_slice *slice)
     if (!slice->is_flushing) {
         slice->next_changed = cache->changed;
         cache->changed = slice;
+        cache->changed_count++;
+        qcow_l2_budget_add_changed(cache, 1);
     }
     slice->is_dirty = true;
 }
@@ -212,7 +206,10 @@ void qcow_l2_cache_set_entry(struct qcow_l2_cache *cache, struct qcow_slice *sli
 
 bool qcow_l2_cache_wants_flush(const struct qcow_l2_cache *cache)
 {
-    return cache->dirty_count > cache->slot_limit / 2;
+    uint64_t bytes = (uint64_t)cache->dirty_count * cache->slice_bytes;
+
+    return bytes > DIRTY_BYTES_MAX ||
+           (bytes > DISK_TABLES_BYTES_MIN / 2 && qcow_l2_budget_wants_flush(cache->budget));
 }
 
 struct err *qcow_l2_cache_capture(struct qcow_l2_cache *cache, struct qcow_write_list *list)
@@ -238,15 +235,20 @@ struct err *qcow_l2_cache_capture(struct qcow_l2_cache *cache, struct qcow_write
 void qcow_l2_cache_settle(struct qcow_l2_cache *cache, bool is_durable)
 {
     struct qcow_slice **link = &cache->changed;
+    size_t changed_before = cache->changed_count;
 
     while (*link != NULL) {
         struct qcow_slice *slice = *link;
         if (slice->is_flushing && !is_durable)
             mark_dirty(cache, slice);
         slice->is_flushing = false;
-        if (slice->is_dirty)
+        if (slice->is_dirty) {
             link = &slice->next_changed;
-        else
+        } else {
             *link = slice->next_changed;
+            cache->changed_count--;
+        }
     }
+    qcow_l2_budget_remove_changed(cache, changed_before - cache->changed_count);
+    qcow_l2_budget_trim(cache);
 }

@@ -2,9 +2,10 @@
 /*
  * qcow_l2_cache.h - parts of L2 tables in memory.
  *
- * The unit is a slice: 4 KiB of a table, or the whole of a smaller one. Clean slices are evicted
- * when the cache is full, changed ones stay until a flush has made them durable. Thread: any,
- * under the image's lock; a slice is valid until the lock is released.
+ * The unit is a slice: 4 KiB of a table, or the whole of a smaller one. Clean slices are dropped
+ * when the memory for those of all images is used up (qcow_l2_budget.h), changed ones stay until a
+ * flush has made them durable. Thread: any, under the image's lock, which other images take when
+ * they drop slices of this one; a slice is valid until the lock is released.
  */
 #ifndef STORAGE_QCOW_QCOW_L2_CACHE_H
 #define STORAGE_QCOW_QCOW_L2_CACHE_H
@@ -17,11 +18,14 @@
 #include "storage/qcow/qcow_l2_entry.h"
 
 struct host_file;
+struct lock;
+struct qcow_l2_budget;
 struct qcow_write_list;
 
 struct qcow_slice {
     uint64_t host_offset;
-    struct qcow_slice **home; /* what points to it, cleared when it is evicted */
+    struct qcow_slice **home;           /* what points to it, cleared when it is dropped */
+    struct qcow_slice *next, *previous; /* in the ring of all */
     struct qcow_slice *next_changed;
     bool is_dirty;    /* changed since the last capture */
     bool is_flushing; /* captured, not settled */
@@ -32,26 +36,35 @@ struct qcow_slice {
 
 struct qcow_l2_cache {
     struct host_file *file;
+    struct lock *lock;           /* the image's: guards all but the fields of the budget */
     unsigned slice_bits;         /* a slice has 1 << slice_bits entries */
     unsigned word_bits;          /* an entry has 1 << word_bits words of 8 bytes */
     uint64_t tables_count;       /* L1 entries */
     size_t slices_per_table;     /* a power of two */
     struct qcow_slice ***tables; /* owned; by L1 index, then by slice of the table */
-    struct qcow_slice **slots;   /* owned; every cached slice, in no order */
-    size_t slot_count;
-    size_t slot_limit; /* wanted most; more while all are changed */
-    size_t slot_capacity;
-    size_t hand;
+    struct qcow_slice *hand;     /* in a ring of all slices; NULL: there is none */
+    size_t slice_count;
+    size_t changed_count; /* in the list of changed ones */
     size_t dirty_count;
     struct qcow_slice *changed; /* those that wait for a flush, or are in one */
+
+    struct qcow_l2_budget *budget;
+    size_t slice_bytes;                    /* of memory */
+    size_t used_bytes;                     /* all slices, and the one that is being loaded */
+    struct qcow_l2_cache *next, *previous; /* in the ring of all images */
 };
 
 ERR_RESULT qcow_l2_cache_init(struct qcow_l2_cache *cache, struct host_file *file,
-                              const struct qcow_entry_context *context, uint64_t l1_entries);
+                              const struct qcow_entry_context *context, uint64_t l1_entries,
+                              struct qcow_l2_budget *budget, struct lock *lock);
 void qcow_l2_cache_finish(struct qcow_l2_cache *cache); /* accepts a zeroed one */
 
-/* Clean slices beyond it are dropped; as ever, a slice is valid until the lock is released. */
-void qcow_l2_cache_set_bytes_max(struct qcow_l2_cache *cache, uint64_t bytes);
+/* For the budget: drops clean slices, at most `wanted`, of the next *steps that the clock hand
+ * passes, and leaves DISK_TABLES_BYTES_MIN of them. Gives how many, and which steps were not made.
+ */
+enum qcow_l2_drop { QCOW_L2_DROP_UNUSED, QCOW_L2_DROP_CLEAN };
+size_t qcow_l2_cache_drop(struct qcow_l2_cache *cache, enum qcow_l2_drop which, size_t wanted,
+                          size_t *steps);
 
 /* The slice of the table at table_offset that holds the entry of this index in the table. */
 ERR_RESULT qcow_l2_cache_get(struct qcow_l2_cache *cache, uint64_t l1_index, uint64_t l2_index,

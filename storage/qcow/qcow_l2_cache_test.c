@@ -1,12 +1,15 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+#include "base/limits.h"
 #include "base/unit_test.h"
+#include "storage/qcow/qcow_l2_budget.h"
 #include "storage/qcow/qcow_l2_cache.h"
 #include "storage/qcow/qcow_write_list.h"
 #include "storage/testing/host_file_fake.h"
 
 #define CLUSTER_BITS 9u
 #define TABLE_BYTES  512u
-#define TABLE_COUNT  16u
+#define TABLE_COUNT  400u
+#define BUDGET_BYTES (96 * KIB) /* some 160 slices */
 
 static struct qcow_slice *slice_of(struct qcow_l2_cache *cache, uint64_t table)
 {
@@ -23,12 +26,21 @@ static void set_entry(struct qcow_l2_cache *cache, struct qcow_slice *slice, uin
     qcow_l2_cache_set_entry(cache, slice, 5, (struct qcow_entry){value, 0});
 }
 
-static void set_up(struct qcow_l2_cache *cache, struct host_file **out_file, size_t slot_limit)
+static struct qcow_l2_budget budget;
+static struct lock lock; /* of the only image; nobody else asks for room */
+
+static struct err *init(struct qcow_l2_cache *cache, struct host_file *file,
+                        const struct qcow_entry_context *context, uint64_t tables)
+{
+    budget.bytes_max = BUDGET_BYTES;
+    return qcow_l2_cache_init(cache, file, context, tables, &budget, &lock);
+}
+
+static void set_up(struct qcow_l2_cache *cache, struct host_file **out_file)
 {
     ASSERT_OK(host_file_fake_create(NULL, 0, out_file));
     ASSERT_OK(host_file_truncate(*out_file, (uint64_t)(TABLE_COUNT + 1) * TABLE_BYTES));
-    ASSERT_OK(qcow_l2_cache_init(cache, *out_file, &standard, TABLE_COUNT));
-    cache->slot_limit = slot_limit;
+    ASSERT_OK(init(cache, *out_file, &standard, TABLE_COUNT));
 }
 
 static void flush(struct qcow_l2_cache *cache, struct host_file *file, bool is_durable)
@@ -47,13 +59,13 @@ TEST(clean_slices_give_way_and_changed_ones_stay)
     struct qcow_l2_cache cache;
     struct host_file *file;
 
-    set_up(&cache, &file, 4);
+    set_up(&cache, &file);
     struct qcow_slice *changed = slice_of(&cache, 0);
     set_entry(&cache, changed, 77);
     for (uint64_t table = 1; table < TABLE_COUNT; table++)
         (void)slice_of(&cache, table);
 
-    assert_int_equal(cache.slot_count, 4);
+    assert_int_equal(cache.slice_count, BUDGET_BYTES / cache.slice_bytes);
     assert_ptr_equal(slice_of(&cache, 0), changed);
     qcow_l2_cache_finish(&cache);
     host_file_destroy(file);
@@ -64,14 +76,16 @@ TEST(a_full_cache_of_changed_slices_grows_and_asks_for_a_flush)
     struct qcow_l2_cache cache;
     struct host_file *file;
 
-    set_up(&cache, &file, 4);
+    set_up(&cache, &file);
     for (uint64_t table = 0; table < TABLE_COUNT; table++) {
         struct qcow_slice *slice = slice_of(&cache, table);
         set_entry(&cache, slice, table + 100);
     }
+    assert_int_equal(cache.slice_count, TABLE_COUNT);
     assert_true(qcow_l2_cache_wants_flush(&cache));
     flush(&cache, file, true);
     assert_false(qcow_l2_cache_wants_flush(&cache));
+    assert_int_equal(cache.slice_count, BUDGET_BYTES / cache.slice_bytes);
     for (uint64_t table = 0; table < TABLE_COUNT; table++)
         assert_int_equal(qcow_l2_cache_entry(&cache, slice_of(&cache, table), 5).descriptor,
                          table + 100);
@@ -84,7 +98,7 @@ TEST(a_failed_flush_leaves_slices_changed)
     struct qcow_l2_cache cache;
     struct host_file *file;
 
-    set_up(&cache, &file, 4);
+    set_up(&cache, &file);
     struct qcow_slice *slice = slice_of(&cache, 3);
     set_entry(&cache, slice, 9);
     flush(&cache, file, false);
@@ -93,8 +107,27 @@ TEST(a_failed_flush_leaves_slices_changed)
     assert_int_equal(cache.dirty_count, 0);
     qcow_l2_cache_finish(&cache);
 
-    ASSERT_OK(qcow_l2_cache_init(&cache, file, &standard, TABLE_COUNT));
+    ASSERT_OK(init(&cache, file, &standard, TABLE_COUNT));
     assert_int_equal(qcow_l2_cache_entry(&cache, slice_of(&cache, 3), 5).descriptor, 9);
+    qcow_l2_cache_finish(&cache);
+    host_file_destroy(file);
+}
+
+TEST(a_table_that_is_forgotten_is_read_again)
+{
+    struct qcow_l2_cache cache;
+    struct host_file *file;
+
+    set_up(&cache, &file);
+    (void)slice_of(&cache, 2);
+    (void)slice_of(&cache, 3);
+    size_t used = cache.used_bytes;
+    qcow_l2_cache_forget(&cache, 2);
+    assert_false(qcow_l2_cache_has(&cache, 2, 5));
+    assert_true(qcow_l2_cache_has(&cache, 3, 5));
+    assert_int_equal(cache.used_bytes, used / 2);
+    (void)slice_of(&cache, 2);
+    assert_int_equal(cache.used_bytes, used);
     qcow_l2_cache_finish(&cache);
     host_file_destroy(file);
 }
@@ -110,7 +143,7 @@ TEST(extended_entries_keep_both_words)
     ASSERT_OK(host_file_fake_create(NULL, 0, &file));
     ASSERT_OK(host_file_truncate(file, 3 << 16));
     for (unsigned round = 0; round < 2; round++) {
-        ASSERT_OK(qcow_l2_cache_init(&cache, file, &extended, 1));
+        ASSERT_OK(init(&cache, file, &extended, 1));
         assert_int_equal(cache.slice_bits, 8);
         assert_int_equal(cache.slices_per_table, 16);
         ASSERT_OK(qcow_l2_cache_get(&cache, 0, 4095, 1 << 16, &slice));
@@ -125,14 +158,31 @@ TEST(extended_entries_keep_both_words)
     host_file_destroy(file);
 }
 
+static int init_locks(void **state)
+{
+    (void)state;
+    lock_init(&lock, LOCK_QCOW);
+    lock_init(&budget.lock, LOCK_QCOW_TABLES);
+    return 0;
+}
+
+static int finish_locks(void **state)
+{
+    (void)state;
+    lock_finish(&lock);
+    lock_finish(&budget.lock);
+    return 0;
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(clean_slices_give_way_and_changed_ones_stay),
         cmocka_unit_test(a_full_cache_of_changed_slices_grows_and_asks_for_a_flush),
         cmocka_unit_test(a_failed_flush_leaves_slices_changed),
+        cmocka_unit_test(a_table_that_is_forgotten_is_read_again),
         cmocka_unit_test(extended_entries_keep_both_words),
     };
 
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    return cmocka_run_group_tests(tests, init_locks, finish_locks);
 }
