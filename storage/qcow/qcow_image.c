@@ -159,7 +159,9 @@ static struct err *load_tables(struct qcow_image *image)
     image->cluster_bytes = (uint64_t)1 << image->header.cluster_bits;
     image->context = qcow_entry_context_of(&image->header);
     image->subcluster_bytes = (uint64_t)1 << image->context.subcluster_bits;
-    TRY(qcow_l1_load(&image->l1, image->file, &image->header));
+    qcow_l1_init(&image->l1, image->file, &image->header);
+    if (!image->base.is_read_only)
+        TRY(qcow_l1_load(&image->l1));
     TRY(qcow_l2_cache_init(&image->l2, image->file, &image->context, image->header.l1_entries,
                            qcow_l2_budget_of_process(), &image->lock));
     TRY(qcow_guard_init(&image->guard, &image->header));

@@ -1,13 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * qcow_l1.c - see qcow_l1.h.
- * Tested by: qcow_flush_test.c and qcow_power_cut_test.c
  */
 #include "storage/qcow/qcow_l1.h"
 
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/assert.h"
 #include "base/bitmap.h"
 #include "base/bytes.h"
 #include "base/checked_math.h"
@@ -26,6 +26,7 @@ static uint64_t sector_count(const struct qcow_l1 *l1)
 
 void qcow_l1_set(struct qcow_l1 *l1, uint64_t index, uint64_t entry)
 {
+    ASSERT(qcow_l1_is_loaded(l1) && index < l1->count);
     l1->entries[index] = entry;
     bitmap_set(l1->dirty, index / SECTOR_ENTRIES);
     l1->is_dirty = true;
@@ -65,29 +66,37 @@ void qcow_l1_settle(struct qcow_l1 *l1, bool is_durable)
     }
 }
 
-struct err *qcow_l1_load(struct qcow_l1 *l1, struct host_file *file,
-                         const struct qcow_header *header)
+void qcow_l1_init(struct qcow_l1 *l1, struct host_file *file, const struct qcow_header *header)
 {
-    size_t bytes = (size_t)header->l1_entries * 8;
-    size_t bitmap = bitmap_bytes(divide_up(header->l1_entries, SECTOR_ENTRIES)) + 8;
-    CLEANUP(cleanup_free) uint8_t *data = malloc(bytes + 1);
-
     *l1 = (struct qcow_l1){
         .file = file,
         .offset = header->l1_offset,
         .count = header->l1_entries,
-        .entries = malloc(bytes + 1),
-        .dirty = calloc(1, bitmap),
-        .flushing = calloc(1, bitmap),
     };
-    if (data == NULL || l1->entries == NULL || l1->dirty == NULL || l1->flushing == NULL)
-        return err_new(ERR_NO_MEMORY, "L1 table of '%s'", file->path);
+}
+
+struct err *qcow_l1_load(struct qcow_l1 *l1)
+{
+    size_t bytes = (size_t)l1->count * 8, bitmap = bitmap_bytes(sector_count(l1)) + 8;
+
+    if (qcow_l1_is_loaded(l1))
+        return NULL;
+    CLEANUP(cleanup_free) uint8_t *data = malloc(bytes + 1);
+    CLEANUP(cleanup_free) uint64_t *entries = malloc(bytes + 1);
+    CLEANUP(cleanup_free) uint64_t *dirty = calloc(1, bitmap);
+    CLEANUP(cleanup_free) uint64_t *flushing = calloc(1, bitmap);
+    if (data == NULL || entries == NULL || dirty == NULL || flushing == NULL)
+        return err_new(ERR_NO_MEMORY, "L1 table of '%s'", l1->file->path);
     if (bytes > 0)
-        TRY(host_file_read_bytes(file, data, bytes, l1->offset));
+        TRY(err_wrap(host_file_read_bytes(l1->file, data, bytes, l1->offset),
+                     "L1 table of image '%s'", l1->file->path));
 
     struct reader in = reader_of(data, bytes);
     for (uint32_t i = 0; i < l1->count; i++)
-        l1->entries[i] = reader_be64(&in);
+        entries[i] = reader_be64(&in);
+    l1->entries = TAKE_PTR(entries);
+    l1->dirty = TAKE_PTR(dirty);
+    l1->flushing = TAKE_PTR(flushing);
     return NULL;
 }
 

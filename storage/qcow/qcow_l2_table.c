@@ -36,10 +36,11 @@ struct err *qcow_l2_table_find_locked(struct qcow_image *image, uint64_t offset,
                                       struct qcow_l2_table *out_table)
 {
     uint64_t l1_index = offset >> qcow_l2_table_reach_bits(image);
+
+    TRY(qcow_l1_load(&image->l1));
     uint64_t entry = image->l1.entries[l1_index];
     uint64_t host_offset = entry & QCOW_OFFSET_MASK;
     uint64_t cluster = qcow_image_cluster_of(image, host_offset);
-
     enum qcow_table_kind kind = qcow_guard_kind(&image->guard, cluster);
 
     if ((entry & ~(QCOW_OFFSET_MASK | QCOW_ENTRY_COPIED)) != 0 ||

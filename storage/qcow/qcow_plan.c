@@ -38,7 +38,7 @@ static bool is_cached_locked(struct qcow_image *image, uint64_t offset) REQUIRES
 {
     struct qcow_l2_table table;
 
-    if (qcow_l2_table_asks_counts(image))
+    if (!qcow_l1_is_loaded(&image->l1) || qcow_l2_table_asks_counts(image))
         return false;
     struct err *err = qcow_l2_table_find_locked(image, offset, &table);
     bool is_known = err == NULL;

@@ -25,6 +25,8 @@ struct fake_file {
     uint64_t fail_first GUARDED_BY(&lock), fail_end GUARDED_BY(&lock);
     uint64_t operations GUARDED_BY(&lock);
     uint64_t syncs GUARDED_BY(&lock);
+    uint64_t reads GUARDED_BY(&lock);
+    uint64_t unreadable_from GUARDED_BY(&lock), unreadable_to GUARDED_BY(&lock);
     struct host_file_alignment alignment GUARDED_BY(&lock);
 };
 
@@ -69,11 +71,25 @@ static struct err *resize_locked(struct fake_file *self, size_t len) REQUIRES(&s
     return NULL;
 }
 
+static struct err *count_read(struct fake_file *self, const struct io_vector *to, uint64_t offset)
+{
+    uint64_t end = offset + io_vector_bytes(to->iovs, to->count);
+
+    lock_acquire(&self->lock);
+    self->reads++;
+    bool is_unreadable = offset < self->unreadable_to && end > self->unreadable_from;
+    lock_release(&self->lock);
+    if (!is_unreadable)
+        return NULL;
+    return err_errno(EIO, "read '%s' at %llu", self->base.path, (unsigned long long)offset);
+}
+
 static struct err *fake_read(struct host_file *file, const struct io_vector *to, uint64_t offset)
 {
     struct fake_file *self = self_of(file);
 
     TRY(check_alignment(self, to, offset));
+    TRY(count_read(self, to, offset));
     lock_acquire(&self->lock);
     for (int i = 0; i < to->count; i++) {
         size_t want = to->iovs[i].iov_len;
@@ -280,4 +296,24 @@ uint64_t host_file_fake_syncs(struct host_file *file)
     uint64_t syncs = self->syncs;
     lock_release(&self->lock);
     return syncs;
+}
+
+void host_file_fake_fail_reads(struct host_file *file, uint64_t from, uint64_t to)
+{
+    struct fake_file *self = self_of(file);
+
+    lock_acquire(&self->lock);
+    self->unreadable_from = from;
+    self->unreadable_to = to;
+    lock_release(&self->lock);
+}
+
+uint64_t host_file_fake_reads(struct host_file *file)
+{
+    struct fake_file *self = self_of(file);
+
+    lock_acquire(&self->lock);
+    uint64_t reads = self->reads;
+    lock_release(&self->lock);
+    return reads;
 }

@@ -35,6 +35,10 @@ enum fake_fault {
 void host_file_fake_fail(struct host_file *file, enum fake_fault fault, uint64_t ordinal,
                          uint64_t count);
 
+/* Reads count too, by themselves; those that touch a byte of [from, to) fail. */
+void host_file_fake_fail_reads(struct host_file *file, uint64_t from, uint64_t to);
+uint64_t host_file_fake_reads(struct host_file *file);
+
 /* Operations counted so far, and barriers among them. */
 uint64_t host_file_fake_operations(struct host_file *file);
 uint64_t host_file_fake_syncs(struct host_file *file);
