@@ -216,7 +216,7 @@ def chains(bench):
     bench.line("4 KiB random read, 100 layers against 1", "IOPS", deep, shallow, 0.9)
     bench.line("4 KiB random read, 100 layers, against QEMU", "IOPS", deep, theirs, 1.0)
     bench.line("4 KiB first reads, 100 layers, against QEMU", "IOPS", cold, theirs, 1.0)
-    bench.bound("open of 100 layers", "ms", opened, 20)
+    bench.bound("open of 100 layers", "ms", opened, 10)
     bench.bound("memory of a process with 100 layers open", "MiB", memory, 192)
 
 

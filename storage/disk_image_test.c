@@ -339,6 +339,18 @@ TEST(a_backing_file_elsewhere_is_opened_where_the_operator_allows_it)
     ASSERT_OK(block_close(disk));
 }
 
+/* How many files this process has open past the page cache. */
+static unsigned direct_files(void)
+{
+    unsigned count = 0;
+
+    for (int fd = 0; fd < 256; fd++) {
+        int flags = fcntl(fd, F_GETFL);
+        count += flags >= 0 && (flags & O_DIRECT) != 0;
+    }
+    return count;
+}
+
 TEST(a_chain_works_past_the_page_cache)
 {
     struct disk_image_name name = {.path = at("cold.000001.qcow2"),
@@ -366,6 +378,22 @@ TEST(a_chain_works_past_the_page_cache)
     assert_int_equal(byte_at(disk, 66048), 3);
     assert_int_equal(byte_at(disk, 66048 + 9727), 3);
     assert_int_equal(byte_at(disk, 66048 + 9728), 1);
+    ASSERT_OK(block_close(disk));
+
+    /* Layers, too, whose headers are read by it. */
+    ASSERT_OK(disk_image_create_overlay(at("cold.000002.qcow2"), at("cold.000001.qcow2"), "qcow2",
+                                        DISK_BYTES));
+    unsigned before = direct_files();
+    name.path = at("cold.000001.qcow2");
+    ASSERT_OK(disk_image_open_named(&name, &disk));
+    unsigned of_two = direct_files() - before; /* 0 on a file system that can not */
+    ASSERT_OK(block_close(disk));
+    name.path = at("cold.000002.qcow2");
+    ASSERT_OK(disk_image_open_named(&name, &disk));
+    assert_int_equal(direct_files() - before, of_two / 2 * 3);
+    assert_int_equal(byte_at(disk, 4096), 2);
+    assert_int_equal(byte_at(disk, 66048), 3);
+    assert_int_equal(byte_at(disk, 0), 1);
     ASSERT_OK(block_close(disk));
 }
 

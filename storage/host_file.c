@@ -245,8 +245,8 @@ static const struct host_file_ops fd_file_ops = {
     .destroy = fd_file_destroy,
 };
 
-/* Sets the descriptor up to go past the page cache; leaves it as it is where that can not be. */
-static void try_direct(int fd, struct host_file_alignment *alignment)
+/* False where going past the page cache can not be, or nobody says how. */
+static bool find_alignment(int fd, struct host_file_alignment *out_alignment)
 {
     struct statx status;
 
@@ -254,12 +254,23 @@ static void try_direct(int fd, struct host_file_alignment *alignment)
         (status.stx_mask & STATX_DIOALIGN) == 0 || !is_power_of_two(status.stx_dio_mem_align) ||
         !is_power_of_two(status.stx_dio_offset_align) || status.stx_dio_mem_align > ALIGNMENT_MAX ||
         status.stx_dio_offset_align > ALIGNMENT_MAX)
-        return;
+        return false;
+    *out_alignment = (struct host_file_alignment){.memory = status.stx_dio_mem_align,
+                                                  .offset = status.stx_dio_offset_align};
+    return true;
+}
+
+static bool go_direct(int fd)
+{
     int flags = fcntl(fd, F_GETFL);
-    if (flags < 0 || fcntl(fd, F_SETFL, flags | O_DIRECT) != 0)
-        return;
-    *alignment = (struct host_file_alignment){.memory = status.stx_dio_mem_align,
-                                              .offset = status.stx_dio_offset_align};
+
+    return flags >= 0 && fcntl(fd, F_SETFL, flags | O_DIRECT) == 0;
+}
+
+/* Where it can not be, whole blocks go through the page cache. */
+void host_file_go_direct(struct host_file *file)
+{
+    (void)go_direct(file->door->fd);
 }
 
 /* Opening had to be prevented from waiting; reads and writes may. */
@@ -270,6 +281,19 @@ static struct err *allow_blocking(int fd, const char *path)
     if (flags < 0 || ((flags & O_NONBLOCK) != 0 && fcntl(fd, F_SETFL, flags & ~O_NONBLOCK) != 0))
         return err_errno(errno, "open '%s'", path);
     return NULL;
+}
+
+/* What the descriptor wants, which goes past the page cache if that is asked for and can be. */
+static struct host_file_alignment choose_alignment(int fd, enum host_file_cache cache,
+                                                   bool is_device)
+{
+    struct host_file_alignment alignment;
+    bool is_later = cache == HOST_FILE_CACHE_NONE_LATER && !is_device;
+
+    if (cache != HOST_FILE_CACHE_WRITEBACK && find_alignment(fd, &alignment) &&
+        (is_later || go_direct(fd)))
+        return alignment;
+    return (struct host_file_alignment){.memory = 1, .offset = 1};
 }
 
 struct err *host_file_open_fd(int fd, const char *path, enum host_file_cache cache,
@@ -293,9 +317,7 @@ struct err *host_file_open_fd(int fd, const char *path, enum host_file_cache cac
     self->base.ops = &fd_file_ops;
     self->base.path = self->path;
     self->base.door = &self->door;
-    self->door.alignment = (struct host_file_alignment){.memory = 1, .offset = 1};
-    if (cache == HOST_FILE_CACHE_NONE)
-        try_direct(owned, &self->door.alignment);
+    self->door.alignment = choose_alignment(owned, cache, S_ISBLK(status.st_mode));
     self->door.fd = TAKE_FD(owned);
     if (self->door.alignment.offset > 1 || self->door.alignment.memory > 1)
         return host_file_aligned_create(&self->base, self->door.alignment, out_file);

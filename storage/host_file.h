@@ -58,7 +58,11 @@ struct host_file {
 
 /* The page cache's, or past it where the file system can: alignment is what statx says
  * (STATX_DIOALIGN); a file system that does not say is used through its page cache. */
-enum host_file_cache { HOST_FILE_CACHE_WRITEBACK, HOST_FILE_CACHE_NONE };
+enum host_file_cache {
+    HOST_FILE_CACHE_WRITEBACK,
+    HOST_FILE_CACHE_NONE,
+    HOST_FILE_CACHE_NONE_LATER, /* a file that is only read: as NONE after host_file_go_direct */
+};
 
 /* Takes the fd (also on failure) of a regular file or block device. */
 ERR_RESULT host_file_open_fd(int fd, const char *path, enum host_file_cache cache,
@@ -67,6 +71,9 @@ static inline ERR_RESULT host_file_from_fd(int fd, const char *path, struct host
 {
     return host_file_open_fd(fd, path, HOST_FILE_CACHE_WRITEBACK, out_file);
 }
+/* No request is running. Block devices are past the cache from the start: several hosts may have
+ * them, and none would see that another wrote. */
+void host_file_go_direct(struct host_file *file);
 void host_file_destroy(struct host_file *file); /* closes; accepts NULL */
 
 /* All of the vector; what lies past the end of the file reads as zeros. */

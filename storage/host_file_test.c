@@ -97,6 +97,37 @@ TEST(any_bytes_can_be_written_past_the_page_cache)
     host_file_destroy(file);
 }
 
+static bool is_direct(int fd)
+{
+    return (fcntl(fd, F_GETFL) & O_DIRECT) != 0;
+}
+
+TEST(a_file_goes_past_the_page_cache_when_it_is_told_to)
+{
+    char path[] = "host_file_test.XXXXXX";
+    struct host_file *file = NULL;
+    char bytes[4];
+    int fd = mkstemp(path);
+
+    assert_true(fd >= 0);
+    int other = open(path, O_RDONLY | O_CLOEXEC);
+    assert_int_equal(unlink(path), 0);
+    assert_int_equal(pwrite(fd, "head", 4, 0), 4);
+    ASSERT_OK(host_file_open_fd(other, path, HOST_FILE_CACHE_NONE, &file));
+    bool can_be = is_direct(other);
+    host_file_destroy(file);
+
+    ASSERT_OK(host_file_open_fd(fd, path, HOST_FILE_CACHE_NONE_LATER, &file));
+    ASSERT_OK(host_file_read_bytes(file, bytes, sizeof(bytes), 0));
+    assert_memory_equal(bytes, "head", 4);
+    assert_false(is_direct(fd));
+    host_file_go_direct(file);
+    assert_int_equal(is_direct(fd), can_be);
+    ASSERT_OK(host_file_read_bytes(file, bytes, sizeof(bytes), 1));
+    assert_memory_equal(bytes, "ead\0", 4);
+    host_file_destroy(file);
+}
+
 TEST(a_folder_is_refused)
 {
     struct host_file *file = NULL;
@@ -158,6 +189,7 @@ int main(void)
         cmocka_unit_test(a_scattered_buffer_is_written_as_one_piece),
         cmocka_unit_test(zeros_and_holes_replace_what_was_there),
         cmocka_unit_test(any_bytes_can_be_written_past_the_page_cache),
+        cmocka_unit_test(a_file_goes_past_the_page_cache_when_it_is_told_to),
         cmocka_unit_test(a_folder_is_refused),
         cmocka_unit_test(a_sync_that_failed_once_fails_for_ever),
         cmocka_unit_test(a_short_write_leaves_its_first_half),

@@ -77,10 +77,14 @@ struct err *image_layer_from_fd(int fd, const char *path, const char *format,
         TRY(image_lock_take(owned, path, is_writable ? IMAGE_LOCK_WRITER : IMAGE_LOCK_READER));
 
     struct host_file *file = NULL;
-    TRY(host_file_open_fd(TAKE_FD(owned), path, use.cache, &file));
+    bool is_later = use.cache == HOST_FILE_CACHE_NONE && layer.is_qcow && !is_writable;
+    TRY(host_file_open_fd(TAKE_FD(owned), path, is_later ? HOST_FILE_CACHE_NONE_LATER : use.cache,
+                          &file));
     layer.path = file->path;
     TRY(layer.is_qcow ? qcow_image_open(file, !is_writable, &layer.block)
                       : raw_image_open(file, !is_writable, &layer.block));
+    if (is_later) /* the header alone was read, which may well be in the page cache */
+        host_file_go_direct(file);
     *out_layer = layer;
     return NULL;
 }
