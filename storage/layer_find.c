@@ -106,6 +106,35 @@ static struct err *merge_newer(struct layer_stack *stack, struct layer_leaf *lea
     return NULL;
 }
 
+unsigned layer_hold_newer_locked(struct layer_stack *stack, uint64_t offset,
+                                 struct stacked *out_layers[LAYERS_MAX])
+{
+    struct layer_leaf *leaf;
+    unsigned count = 0;
+    struct err *err = layer_index_leaf(&stack->index, offset, &leaf);
+
+    for (unsigned id = err == NULL ? leaf->merged_upto : stack->id_count; id < stack->id_count;
+         id++) {
+        if (count > 0 && out_layers[count - 1] == stack->by_id[id])
+            continue;
+        out_layers[count++] = stack->by_id[id];
+        stack->by_id[id]->readers++;
+    }
+    err_free(err); /* finding says it again */
+    return count;
+}
+
+void layer_warm(const struct stacked *stacked, uint64_t offset)
+{
+    uint64_t at = align_down(offset, LEAF_BYTES), to = at + LEAF_BYTES, bytes = 0;
+    enum qcow_presence presence;
+    struct err *err = NULL;
+
+    for (; err == NULL && at < to; at += bytes)
+        err = layer_presence(stacked, at, to - at, &presence, &bytes);
+    err_free(err); /* finding says it again */
+}
+
 /* The newest layer at or below `place` that holds the byte; at most `len` bytes. */
 static struct err *look_down(struct layer_stack *stack, unsigned place, uint64_t offset,
                              uint64_t len, struct layer_piece *out_piece) REQUIRES(&stack->lock)

@@ -15,6 +15,8 @@
 #include "storage/layer_stack_internal.h"
 #include "storage/qcow/qcow_image.h"
 
+#define WARM_STRIDE 13u
+
 static struct layer_stack *stack_of(struct block *block)
 {
     return CONTAINER_OF(block, struct layer_stack, base);
@@ -26,18 +28,6 @@ static void stacked_free(struct stacked *stacked)
     free(stacked);
 }
 
-/* The piece's layer stays open until it is given back. */
-static struct err *take_piece(struct layer_stack *stack, uint64_t offset, uint64_t len,
-                              struct layer_piece *out_piece)
-{
-    lock_acquire(&stack->lock);
-    struct err *err = layer_find_locked(stack, offset, len, out_piece);
-    if (err == NULL && out_piece->from != NULL)
-        out_piece->from->readers++;
-    lock_release(&stack->lock);
-    return err;
-}
-
 static void give_back(struct layer_stack *stack, struct stacked *from)
 {
     lock_acquire(&stack->lock);
@@ -45,6 +35,37 @@ static void give_back(struct layer_stack *stack, struct stacked *from)
     lock_release(&stack->lock);
     if (is_last)
         stacked_free(from);
+}
+
+/* What the index does not say yet, a hundred layers may have to be asked for, most of them on disk.
+ * That is done before the lock is held, so that requests elsewhere on the disk do not wait. */
+static void warm_up(struct layer_stack *stack, uint64_t offset)
+{
+    struct stacked *layers[LAYERS_MAX];
+
+    lock_acquire(&stack->lock);
+    unsigned count = layer_hold_newer_locked(stack, offset, layers);
+    lock_release(&stack->lock);
+    /* Each part of the disk begins with another layer: who follows another through all of them
+     * would wait for it at each. */
+    for (unsigned i = 0; i < count; i++) {
+        struct stacked *layer = layers[(i + (offset >> LAYER_LEAF_BITS) * WARM_STRIDE) % count];
+        layer_warm(layer, offset);
+        give_back(stack, layer);
+    }
+}
+
+/* The piece's layer stays open until it is given back. */
+static struct err *take_piece(struct layer_stack *stack, uint64_t offset, uint64_t len,
+                              struct layer_piece *out_piece)
+{
+    warm_up(stack, offset);
+    lock_acquire(&stack->lock);
+    struct err *err = layer_find_locked(stack, offset, len, out_piece);
+    if (err == NULL && out_piece->from != NULL)
+        out_piece->from->readers++;
+    lock_release(&stack->lock);
+    return err;
 }
 
 static struct err *stack_read(struct block *block, const struct iovec *iovs, int iov_count,

@@ -51,6 +51,13 @@ ERR_RESULT layer_presence(const struct stacked *stacked, uint64_t offset, uint64
 ERR_RESULT layer_find_locked(struct layer_stack *stack, uint64_t offset, uint64_t len,
                              struct layer_piece *out_piece) REQUIRES(&stack->lock);
 
+/* The layers that finding this byte will ask, which their readers keep open; gives how many. */
+unsigned layer_hold_newer_locked(struct layer_stack *stack, uint64_t offset,
+                                 struct stacked *out_layers[LAYERS_MAX]) REQUIRES(&stack->lock);
+
+/* Asks a layer in advance, without the stack's lock: its tables are in memory afterwards. */
+void layer_warm(const struct stacked *stacked, uint64_t offset);
+
 /* Is it known which layer holds the byte, without asking the layers? */
 bool layer_is_indexed_locked(struct layer_stack *stack, uint64_t offset) REQUIRES(&stack->lock);
 

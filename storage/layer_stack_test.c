@@ -2,8 +2,10 @@
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "base/checked_math.h"
+#include "base/lock.h"
 #include "base/thread.h"
 #include "base/unit_test.h"
 #include "storage/block_memory.h"
@@ -372,6 +374,119 @@ TEST(a_failing_layer_fails_the_read)
     ASSERT_OK(block_close(layer_stack_block(stack)));
 }
 
+/* A file whose reads stand still while the gate is closed. */
+struct gated_file {
+    struct host_file base;
+    struct host_file *next; /* owned */
+    struct lock lock;
+    struct lock_condition changed;
+    bool is_closed GUARDED_BY(&lock);
+    unsigned waiting GUARDED_BY(&lock);
+};
+
+static void set_gate(struct gated_file *gated, bool is_closed)
+{
+    lock_acquire(&gated->lock);
+    gated->is_closed = is_closed;
+    lock_condition_broadcast(&gated->changed);
+    lock_release(&gated->lock);
+}
+
+static void await_reader(struct gated_file *gated)
+{
+    lock_acquire(&gated->lock);
+    while (gated->waiting == 0)
+        lock_condition_wait(&gated->changed, &gated->lock);
+    lock_release(&gated->lock);
+}
+
+static struct err *gated_read(struct host_file *file, const struct io_vector *to, uint64_t offset)
+{
+    struct gated_file *self = CONTAINER_OF(file, struct gated_file, base);
+
+    lock_acquire(&self->lock);
+    self->waiting++;
+    lock_condition_broadcast(&self->changed);
+    while (self->is_closed)
+        lock_condition_wait(&self->changed, &self->lock);
+    self->waiting--;
+    lock_release(&self->lock);
+    return host_file_read(self->next, to, offset);
+}
+
+static struct err *gated_size(struct host_file *file, uint64_t *out_bytes)
+{
+    return host_file_size(CONTAINER_OF(file, struct gated_file, base)->next, out_bytes);
+}
+
+static void gated_destroy(struct host_file *file)
+{
+    host_file_destroy(CONTAINER_OF(file, struct gated_file, base)->next);
+}
+
+static const struct host_file_ops gated_ops = {
+    .name = "gated", .read = gated_read, .size = gated_size, .destroy = gated_destroy};
+
+/* A layer with data in both leaves, in the gated file. */
+static struct block *make_gated(struct gated_file *gated)
+{
+    struct host_file *file = NULL;
+    struct block *block = NULL;
+    void *bytes = NULL;
+    size_t len;
+
+    ASSERT_OK(host_file_fake_create(NULL, 0, &file));
+    host_file_fake_keep(file, &bytes, &len);
+    ASSERT_OK(qcow_create(file, &(struct qcow_create_options){.virtual_bytes = DISK_BYTES,
+                                                              .version = 3,
+                                                              .cluster_bits = 16}));
+    ASSERT_OK(qcow_image_open(file, false, &block));
+    memset(model, 0, DISK_BYTES);
+    change(block, MIB, 64 * KIB, 1);
+    change(block, 36 * MIB, 64 * KIB, 2);
+    ASSERT_OK(block_close(block));
+    ASSERT_OK(host_file_fake_create(bytes, len, &gated->next));
+    free(bytes);
+    gated->base = (struct host_file){.ops = &gated_ops, .path = "gated"};
+    ASSERT_OK(qcow_image_open(&gated->base, true, &block));
+    return block;
+}
+
+static void read_second_leaf(void *argument)
+{
+    uint8_t data[512];
+    struct iovec iov = {data, sizeof(data)};
+
+    ASSERT_OK(block_read(argument, &iov, 1, 36 * MIB));
+    assert_memory_equal(data, model + 36 * MIB, sizeof(data));
+}
+
+TEST(who_looks_into_layers_holds_up_nobody_else)
+{
+    struct gated_file gated = {.next = NULL};
+    struct layer_stack *stack = NULL;
+    struct thread *reader = NULL;
+
+    lock_init(&gated.lock, LOCK_TEST);
+    lock_condition_init(&gated.changed);
+    ASSERT_OK(layer_stack_create(&stack));
+    struct image_layer layer = {.block = make_gated(&gated), .fd = -1, .is_qcow = true};
+    ASSERT_OK(layer_stack_push(stack, &layer));
+    expect_model(stack, 0, 512);
+    set_gate(&gated, true);
+    ASSERT_OK(thread_create(ROLE_TEST, 0, read_second_leaf, layer_stack_block(stack), &reader));
+    await_reader(&gated);
+    (void)alarm(60);             /* it would wait for ever */
+    expect_model(stack, 0, 512); /* zeros: nothing is read for it */
+    (void)alarm(0);
+    set_gate(&gated, false);
+    thread_join(reader);
+    expect_model(stack, 36 * MIB, 64 * KIB);
+    ASSERT_OK(block_close(layer_stack_block(stack)));
+    lock_condition_finish(&gated.changed);
+    lock_finish(&gated.lock);
+}
+
 static int make_model(void **state)
 {
     (void)state;
@@ -398,6 +513,7 @@ int main(void)
         cmocka_unit_test(a_layer_that_was_not_sealed_after_all_comes_off),
         cmocka_unit_test(nothing_is_written_through_it),
         cmocka_unit_test(a_failing_layer_fails_the_read),
+        cmocka_unit_test(who_looks_into_layers_holds_up_nobody_else),
     };
 
     return cmocka_run_group_tests(tests, make_model, free_model);
