@@ -53,6 +53,17 @@ class SnapshotDisk(Case):
                     host.run("vm-snapshot", "verify", f"m/{snapshot['id']}")
 
     @only_kvm
+    def test_who_waits_for_the_end_of_a_machine_may_take_its_disk(self):
+        host = self.host()
+        for _ in range(10):
+            guest = self.boot_with_disk(host, "qcow2")
+            guest.check(1)
+            host.run("vm-ctl", "quit", "m", "--wait", "10")
+            host.run("vm-disk", "check", self.folder / "disk.qcow2")
+            guest.close()
+            host.wait_for_processes(0)
+
+    @only_kvm
     def test_two_machines_of_one_snapshot_do_not_share_a_disk(self):
         host, jobs, report, _ = self.save_and_end()
         names = ("one", "two", "three")

@@ -285,7 +285,6 @@ void machine_control_destroy(struct machine_control *control)
     if (control == NULL)
         return;
     machine_settle_stop(control->settle);
-    control_server_destroy(control->server);
     for (size_t i = 0; i < CONTROL_CLIENTS_MAX; i++) {
         if (control->borrowers[i].connection != 0)
             machine_lending_closed(control, control->borrowers[i].connection);
@@ -296,6 +295,8 @@ void machine_control_destroy(struct machine_control *control)
     machine_destroy(control->machine);
     loop_wake_destroy(control->lazy_wake);
     err_free(control->lazy_err);
+    /* Last: who waits for the machine's end takes its disks when the connection closes. */
+    control_server_destroy(control->server);
     free(control->handed_to);
     free(control);
 }
