@@ -397,6 +397,23 @@ TEST(a_chain_works_past_the_page_cache)
     ASSERT_OK(block_close(disk));
 }
 
+/* As when it is removed between opening and locking. */
+TEST(an_image_without_a_name_is_not_written)
+{
+    struct block *disk = NULL;
+    char path[64];
+
+    make_raw("gone.img");
+    int fd = open(at("gone.img"), O_RDWR | O_CLOEXEC);
+    assert_true(fd >= 0);
+    (void)snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
+    ASSERT_OK(disk_image_open(path, "raw", DISK_IMAGE_WRITABLE, &disk));
+    ASSERT_OK(block_close(disk));
+    assert_int_equal(unlink(at("gone.img")), 0);
+    assert_fails(disk_image_open(path, "raw", DISK_IMAGE_WRITABLE, &disk), ERR_NOT_FOUND);
+    assert_int_equal(close(fd), 0);
+}
+
 static int make_folder(void **state)
 {
     (void)state;
@@ -427,6 +444,7 @@ int main(void)
         cmocka_unit_test(what_can_not_be_opened_says_why),
         cmocka_unit_test(a_backing_file_elsewhere_is_opened_where_the_operator_allows_it),
         cmocka_unit_test(a_chain_works_past_the_page_cache),
+        cmocka_unit_test(an_image_without_a_name_is_not_written),
     };
 
     return cmocka_run_group_tests(tests, make_folder, remove_folder);

@@ -53,6 +53,20 @@ struct err *image_layer_check_writable(const struct image_layer *layer, const ch
     return err == NULL ? NULL : err_wrap(err, "open image '%s'", path);
 }
 
+/* Whoever removes files that nobody needs holds their locks meanwhile: one that was opened before
+ * and locked afterwards may have lost its name, and what is written to it would be lost with it. */
+static struct err *take_lock(int fd, const char *path, bool is_writable)
+{
+    struct stat status;
+
+    TRY(image_lock_take(fd, path, is_writable ? IMAGE_LOCK_WRITER : IMAGE_LOCK_READER));
+    if (fstat(fd, &status) != 0)
+        return err_errno(errno, "open image '%s'", path);
+    if (is_writable && status.st_nlink == 0)
+        return err_new(ERR_NOT_FOUND, "image '%s' was removed while it was opened", path);
+    return NULL;
+}
+
 static struct err *check_format(const char *path, const char *format, bool *out_is_qcow)
 {
     *out_is_qcow = strcmp(format, "qcow2") == 0;
@@ -74,7 +88,7 @@ struct err *image_layer_from_fd(int fd, const char *path, const char *format,
     if (is_writable)
         TRY(check_not_sealed(owned, path));
     if (use.locking == IMAGE_LAYER_LOCKED)
-        TRY(image_lock_take(owned, path, is_writable ? IMAGE_LOCK_WRITER : IMAGE_LOCK_READER));
+        TRY(take_lock(owned, path, is_writable));
 
     struct host_file *file = NULL;
     bool is_later = use.cache == HOST_FILE_CACHE_NONE && layer.is_qcow && !is_writable;

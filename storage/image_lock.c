@@ -17,7 +17,7 @@
 #include "base/checked_math.h"
 
 enum { PERMISSION_READ = 0, PERMISSION_WRITE = 1, PERMISSION_RESIZE = 3, PERMISSION_COUNT = 4 };
-enum { USED_BASE = 100, DENIED_BASE = 200 };
+enum { USED_BASE = 100, DENIED_BASE = 200, ALL_BYTES = 200 };
 
 struct role_row {
     unsigned used;   /* bit p: this role uses permission p */
@@ -55,6 +55,17 @@ struct err *image_lock_is_written(int fd, const char *path, bool *out_is_written
     if (fcntl(fd, F_OFD_GETLK, &lock) != 0)
         return err_errno(errno, "look for locks of image '%s'", path);
     *out_is_written = lock.l_type != F_UNLCK;
+    return NULL;
+}
+
+struct err *image_lock_is_held(int fd, const char *path, bool *out_is_held)
+{
+    struct flock lock = byte_lock(F_WRLCK, USED_BASE);
+
+    lock.l_len = ALL_BYTES;
+    if (fcntl(fd, F_OFD_GETLK, &lock) != 0)
+        return err_errno(errno, "look for locks of image '%s'", path);
+    *out_is_held = lock.l_type != F_UNLCK;
     return NULL;
 }
 

@@ -23,6 +23,9 @@ ERR_RESULT image_lock_take(int fd, const char *path, enum image_lock_role role);
 /* Does another open file description hold a writer's locks? Takes none. */
 ERR_RESULT image_lock_is_written(int fd, const char *path, bool *out_is_written);
 
+/* Does another open file description hold any lock of QEMU's or ours? Takes none. */
+ERR_RESULT image_lock_is_held(int fd, const char *path, bool *out_is_held);
+
 /* From writer to reader without a gap, or down to none. */
 ERR_RESULT image_lock_lower(int fd, const char *path, enum image_lock_role role);
 

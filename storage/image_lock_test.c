@@ -54,6 +54,21 @@ TEST(one_can_see_that_an_image_is_written)
     close_pair(pair);
 }
 
+TEST(one_can_see_that_an_image_is_used)
+{
+    struct pair pair = open_pair();
+    bool is_held = true;
+
+    ASSERT_OK(image_lock_is_held(pair.second, "disk", &is_held));
+    assert_false(is_held);
+    ASSERT_OK(image_lock_take(pair.first, "disk", IMAGE_LOCK_READER));
+    ASSERT_OK(image_lock_is_held(pair.first, "disk", &is_held));
+    assert_false(is_held); /* by another */
+    ASSERT_OK(image_lock_is_held(pair.second, "disk", &is_held));
+    assert_true(is_held);
+    close_pair(pair);
+}
+
 TEST(readers_share_an_image_and_keep_writers_out)
 {
     struct pair pair = open_pair();
@@ -94,6 +109,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_written_image_is_refused_to_everybody_else),
         cmocka_unit_test(one_can_see_that_an_image_is_written),
+        cmocka_unit_test(one_can_see_that_an_image_is_used),
         cmocka_unit_test(readers_share_an_image_and_keep_writers_out),
         cmocka_unit_test(a_refused_lock_leaves_nothing_behind),
         cmocka_unit_test(a_writer_becomes_a_reader_without_letting_a_writer_in),

@@ -28,7 +28,6 @@
 #include "storage/qcow/qcow_predecessors.h"
 
 #define CHUNK_BYTES MIB
-#define TEMP_SUFFIX ".merging"
 
 struct merge {
     const struct disk_image_name *newest;
@@ -126,7 +125,7 @@ static struct err *remove_leftover(const struct merge *merge)
 
 static struct err *create_temp(struct merge *merge)
 {
-    if (asprintf(&merge->temp_path, "%s" TEMP_SUFFIX, merge->newest->path) < 0)
+    if (asprintf(&merge->temp_path, "%s" OVERLAY_FILE_MERGING_SUFFIX, merge->newest->path) < 0)
         return err_new(ERR_NO_MEMORY, "merge");
     TRY(remove_leftover(merge));
     CLEANUP(cleanup_fd)

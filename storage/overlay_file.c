@@ -67,6 +67,31 @@ static size_t stem_len(const char *name)
     return len;
 }
 
+static bool ends_in(const char *name, size_t len, const char *suffix)
+{
+    size_t suffix_len = strlen(suffix);
+
+    return len > suffix_len && memcmp(name + len - suffix_len, suffix, suffix_len) == 0;
+}
+
+enum overlay_file_kind overlay_file_look(const char *path, const char *name, unsigned *out_number)
+{
+    CLEANUP(cleanup_free) char *image = NULL;
+    size_t len = stem_len(name_of(path));
+    bool is_merging = ends_in(name, strlen(name), OVERLAY_FILE_MERGING_SUFFIX);
+
+    *out_number = 0;
+    image = strndup(name, strlen(name) - (is_merging ? strlen(OVERLAY_FILE_MERGING_SUFFIX) : 0));
+    if (image == NULL || stem_len(image) != len || strncmp(image, name_of(path), len) != 0)
+        return OVERLAY_FILE_OTHER;
+    bool is_numbered = parse_number(image + len, SUFFIX, out_number);
+    if (!is_numbered)
+        *out_number = 0;
+    if (is_merging)
+        return OVERLAY_FILE_MERGING;
+    return is_numbered ? OVERLAY_FILE_OVERLAY : OVERLAY_FILE_BASE;
+}
+
 /* 0: there is none. */
 static struct err *newest_number(const char *folder_path, const char *name, unsigned *out_number)
 {

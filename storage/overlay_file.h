@@ -19,6 +19,19 @@ ERR_RESULT overlay_file_newest(const char *path, char **out_path);
  * free() it. */
 ERR_RESULT overlay_file_sibling(const char *path, const char *suffix, char **out_path);
 
+/* What a name in a disk's folder is to the disk. */
+enum overlay_file_kind {
+    OVERLAY_FILE_OTHER,
+    OVERLAY_FILE_BASE,    /* of this disk, without a number: an image that Ferry did not make */
+    OVERLAY_FILE_OVERLAY, /* numbered */
+    OVERLAY_FILE_MERGING, /* what layers are merged into, until it takes the place of one */
+};
+
+#define OVERLAY_FILE_MERGING_SUFFIX ".merging"
+
+/* `path` is any image of the disk. *out_number is 0 where there is none. */
+enum overlay_file_kind overlay_file_look(const char *path, const char *name, unsigned *out_number);
+
 /* A new file, empty as an overlay, durable with its name. */
 ERR_RESULT overlay_file_create(const char *path, const char *backing_path,
                                const char *backing_format, uint64_t virtual_bytes);
