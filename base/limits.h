@@ -59,7 +59,9 @@
 #define DISK_BYTES_MAX         ((uint64_t)1 << 56)
 #define DISK_TABLES_BYTES_MAX  (128u * MIB) /* L2 tables in memory, of all images of a process */
 #define DISK_TABLES_BYTES_MIN  (64u * KIB)  /* of these, what each image keeps once it had it */
-#define IMAGE_FOLDERS_MAX      16u          /* that the operator names for backing files */
+#define LAYER_RECORD_BYTES_MAX (4u * MIB)
+#define LAYER_RECORD_MOST      65536u /* of each list in it */
+#define IMAGE_FOLDERS_MAX      16u    /* that the operator names for backing files */
 
 /* virtio. */
 #define VIRTQUEUE_SIZE_MAX  1024u

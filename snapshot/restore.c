@@ -22,6 +22,7 @@
 #include "control/control_client.h"
 #include "control/machine_process.h"
 #include "snapshot/catalog.h"
+#include "snapshot/held_layers.h"
 #include "snapshot/sealed_disk.h"
 #include "snapshot/snapshot_parts.h"
 #include "snapshot/verify.h"
@@ -34,6 +35,7 @@ struct restore {
 
     Ferry__SnapshotManifest *manifest; /* owned */
     struct snapshot_parts *parts;      /* owned */
+    struct held_layers *held;          /* owned */
     char *overlays[MACHINE_DISKS_MAX]; /* owned: paths of created images */
     size_t overlay_count;
     struct control_client *client; /* owned unless given */
@@ -160,6 +162,23 @@ static struct err *verify_all(struct restore *restore)
     return err;
 }
 
+/* Until the machine runs nobody removes layers of these disks. */
+static struct err *hold_layers(struct restore *restore)
+{
+    const Ferry__SnapshotManifest *manifest = restore->manifest;
+    struct held_disk disks[MACHINE_DISKS_MAX];
+
+    for (size_t i = 0; i < manifest->n_disks; i++)
+        disks[i] = (struct held_disk){.path = manifest->disks[i]->path,
+                                      .format = manifest->disks[i]->format,
+                                      .is_read_only = manifest->disks[i]->read_only};
+    return held_layers_take((struct held_purpose){.store = restore->store,
+                                                  .machine = restore->from->machine,
+                                                  .folders = folders_of(restore).paths,
+                                                  .folder_count = folders_of(restore).count},
+                            disks, manifest->n_disks, &restore->held);
+}
+
 static struct err *check(struct restore *restore)
 {
     if (!restore->is_client_given)
@@ -170,7 +189,7 @@ static struct err *check(struct restore *restore)
     TRY(snapshot_parts_open(restore->store, restore->manifest, &restore->parts));
     for (size_t i = 0; i < restore->manifest->n_disks; i++)
         TRY(sealed_disk_check(restore->manifest->disks[i], folders_of(restore)));
-    return NULL;
+    return hold_layers(restore);
 }
 
 static struct err *make_overlay(struct restore *restore, size_t index)
@@ -296,6 +315,7 @@ static void release(struct restore *restore)
 {
     if (!restore->is_client_given)
         control_client_close(restore->client);
+    held_layers_release(restore->held);
     snapshot_parts_close(restore->parts);
     manifest_free(restore->manifest);
     for (size_t i = 0; i < restore->overlay_count; i++)

@@ -16,16 +16,7 @@
 #include "base/cleanup.h"
 #include "base/err.h"
 #include "snapshot/manifest.h"
-
-/* Texts in ascending order. */
-struct name_list {
-    char **names; /* owned, each and the array */
-    size_t count;
-};
-
-ERR_RESULT name_list_add(struct name_list *list, const char *name);
-void name_list_sort(struct name_list *list);
-void name_list_finish(struct name_list *list);
+#include "snapshot/name_list.h"
 
 struct snapshot_store;
 struct snapshot_draft;
@@ -42,6 +33,7 @@ struct snapshot_store_ops {
     struct err *(*begin)(struct snapshot_store *store, const char *machine, const char *id,
                          struct snapshot_draft **out_draft);
     struct err *(*remove)(struct snapshot_store *store, const char *machine, const char *id);
+    const char *(*path)(const struct snapshot_store *store);
     void (*destroy)(struct snapshot_store *store);
 };
 
@@ -101,6 +93,12 @@ static inline ERR_RESULT store_remove(struct snapshot_store *store, const char *
     return store->ops->remove(store, machine, id);
 }
 
+/* The folder; NULL when it is none, and ends with this process. */
+static inline const char *snapshot_store_path(const struct snapshot_store *store)
+{
+    return store->ops->path(store);
+}
+
 static inline void snapshot_store_destroy(struct snapshot_store *store) /* accepts NULL */
 {
     if (store != NULL)
@@ -130,10 +128,5 @@ static inline void draft_close(struct snapshot_draft *draft)
 }
 
 DEFINE_CLEANUP(snapshot_store, struct snapshot_store, snapshot_store_destroy)
-
-static inline void cleanup_name_list(struct name_list *list)
-{
-    name_list_finish(list);
-}
 
 #endif

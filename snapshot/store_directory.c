@@ -344,6 +344,11 @@ static struct err *directory_remove(struct snapshot_store *store, const char *ma
     return remove_folder(path);
 }
 
+static const char *directory_path(const struct snapshot_store *store)
+{
+    return CONTAINER_OF(store, const struct directory_store, base)->path;
+}
+
 static void directory_destroy(struct snapshot_store *store)
 {
     free(store_of(store)->path);
@@ -358,6 +363,7 @@ static const struct snapshot_store_ops directory_store_ops = {
     .open_part = directory_open_part,
     .begin = directory_begin,
     .remove = directory_remove,
+    .path = directory_path,
     .destroy = directory_destroy,
 };
 

@@ -210,6 +210,12 @@ static struct err *memory_remove(struct snapshot_store *store, const char *machi
     return NULL;
 }
 
+static const char *memory_path(const struct snapshot_store *store)
+{
+    (void)store;
+    return NULL;
+}
+
 static void memory_destroy(struct snapshot_store *store)
 {
     struct memory_store *self = store_of(store);
@@ -249,6 +255,7 @@ static const struct snapshot_store_ops memory_store_ops = {
     .open_part = memory_open_part,
     .begin = memory_begin,
     .remove = memory_remove,
+    .path = memory_path,
     .destroy = memory_destroy,
 };
 

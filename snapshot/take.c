@@ -28,6 +28,7 @@
 #include "control/lent_memory.h"
 #include "proto/page_index.h"
 #include "snapshot/catalog.h"
+#include "snapshot/held_layers.h"
 #include "snapshot/memory_capture.h"
 #include "snapshot/memory_writer.h"
 #include "snapshot/snapshot_store.h"
@@ -45,6 +46,7 @@ struct take {
     Ferry__ControlReply *description;  /* owned */
     Ferry__SnapshotManifest *parent;   /* owned; NULL: a full snapshot */
     struct lent_memory *memory;        /* owned */
+    struct held_layers *held;          /* owned */
     struct snapshot_draft *draft;      /* owned */
     struct memory_writer *writer;      /* owned */
     struct memory_capture *capture;    /* owned */
@@ -111,6 +113,36 @@ static struct err *lend_memory(struct take *take)
         return err_new(ERR_INVALID,
                        "the machine tells changes since a snapshot that is not its own");
     return NULL;
+}
+
+/* From here until the snapshot is there nobody removes layers of these disks. */
+static struct err *hold_layers(struct take *take)
+{
+    const Ferry__MachineConfig *config = config_of(take);
+    struct held_disk disks[MACHINE_DISKS_MAX];
+
+    if (config->n_disks > MACHINE_DISKS_MAX)
+        return err_new(ERR_INVALID, "the machine names %zu disks; the most are %u", config->n_disks,
+                       MACHINE_DISKS_MAX);
+    for (size_t i = 0; i < config->n_disks; i++)
+        disks[i] = (struct held_disk){
+            .path = config->disks[i]->path,
+            .format = config->disks[i]->format,
+            .is_read_only = config->disks[i]->read_only,
+            .is_sealing = !config->disks[i]->read_only,
+        };
+    return held_layers_take(
+        (struct held_purpose){.store = take->store,
+                              .machine = config->name,
+                              .is_saving = true,
+                              .folders = (const char *const *)config->image_folders,
+                              .folder_count = config->n_image_folders},
+        disks, config->n_disks, &take->held);
+}
+
+static void undo_hold(struct take *take)
+{
+    held_layers_release(TAKE_PTR(take->held));
 }
 
 static struct err *prepare_disks(struct take *take)
@@ -325,6 +357,7 @@ static void undo_pause(struct take *take)
 static const struct phase_row phases[] = {
     {"describe",          describe,       NULL},
     {"lend memory",       lend_memory,    undo_lend},
+    {"hold layers",       hold_layers,    undo_hold},
     {"prepare disks",     prepare_disks,  NULL},
     {"begin",             begin,          undo_begin},
     {"copy memory",       copy_memory,    NULL},
@@ -373,6 +406,7 @@ static void release(struct take *take)
     lent_memory_return(take->memory);
     memory_writer_destroy(take->writer);
     draft_close(take->draft);
+    held_layers_release(take->held);
     manifest_free(take->parent);
     manifest_free(take->manifest);
     free_reply(take->description);

@@ -226,9 +226,9 @@ static void save_and_kill(const char *phase)
 TEST(a_worker_killed_at_any_phase_leaves_the_machine_running_and_the_store_intact)
 {
     static const char *const phases[] = {
-        "describe", "lend memory", "prepare disks", "begin",        "copy memory",
-        "pause",    "save state",  "copy the rest", "mark the cut", "freeze disks",
-        "resume",   "write",       "publish",
+        "describe",     "lend memory", "hold layers", "prepare disks", "begin",
+        "copy memory",  "pause",       "save state",  "copy the rest", "mark the cut",
+        "freeze disks", "resume",      "write",       "publish",
     };
 
     snapshot_store_destroy(store);

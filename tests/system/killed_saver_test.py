@@ -8,9 +8,9 @@ import signal
 from ferrytest.case import Case, main, needs
 from ferrytest.program import wait_for
 
-SAVE_STEPS = ("describe", "lend memory", "prepare disks", "begin", "copy memory", "pause",
-              "save state", "copy the rest", "mark the cut", "freeze disks", "resume", "write",
-              "publish", "keep tracking", "return memory")
+SAVE_STEPS = ("describe", "lend memory", "hold layers", "prepare disks", "begin", "copy memory",
+              "pause", "save state", "copy the rest", "mark the cut", "freeze disks", "resume",
+              "write", "publish", "keep tracking", "return memory")
 RESTORE_STEPS = ("read the manifest", "check", "make overlays", "start the machine", "configure",
                  "give the memory", "load the state", "resume")
 PUBLISHED = SAVE_STEPS.index("publish") + 1 # killed from here on, the snapshot is there

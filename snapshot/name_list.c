@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * snapshot_store.c - lists of names, which every store gives. Tested by: store_directory_test.c.
+ * name_list.c - see name_list.h. Tested by: store_directory_test.c.
  */
-#include "snapshot/snapshot_store.h"
+#include "snapshot/name_list.h"
 
 #include <stdlib.h>
 #include <string.h>
