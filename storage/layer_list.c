@@ -16,6 +16,7 @@
 #include "storage/image_chain.h"
 #include "storage/image_folders.h"
 #include "storage/qcow/qcow_predecessors.h"
+#include "storage/qcow/qcow_presence.h"
 
 #define WRITE_BITS (S_IWUSR | S_IWGRP | S_IWOTH)
 
@@ -93,4 +94,28 @@ struct err *layer_stands_for(const char *path, const char *format, uint64_t file
     for (unsigned i = 0; i < predecessors.count; i++)
         *out_stands = *out_stands || predecessors.sizes[i] == file_bytes;
     return NULL;
+}
+
+static struct err *look_for_content(struct block *block, bool *out_is_unwritten)
+{
+    enum qcow_presence presence = QCOW_PRESENCE_NONE;
+
+    for (uint64_t at = 0, bytes = 0; at < block->virtual_bytes; at += bytes) {
+        TRY(qcow_image_presence(block, at, block->virtual_bytes - at, &presence, &bytes));
+        if (presence != QCOW_PRESENCE_NONE)
+            break;
+    }
+    *out_is_unwritten = presence == QCOW_PRESENCE_NONE;
+    return NULL;
+}
+
+struct err *layer_is_unwritten(const char *path, bool *out_is_unwritten)
+{
+    struct image_layer layer;
+
+    TRY(image_layer_open(path, "qcow2", DISK_IMAGE_READ_ONLY,
+                         (struct image_layer_use){.locking = IMAGE_LAYER_UNLOCKED}, &layer));
+    struct err *err = look_for_content(layer.block, out_is_unwritten);
+    err_free(block_close(layer.block)); /* read-only: nothing is lost */
+    return err;
 }

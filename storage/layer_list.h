@@ -32,4 +32,7 @@ void layer_list_finish(struct layer_list *list); /* accepts a zeroed one */
 ERR_RESULT layer_stands_for(const char *path, const char *format, uint64_t file_bytes,
                             bool *out_stands);
 
+/* Has a qcow2 image nothing of its own, so that it shows what it stands on? */
+ERR_RESULT layer_is_unwritten(const char *path, bool *out_is_unwritten);
+
 #endif

@@ -15,14 +15,19 @@
 #include "snapshot/catalog.h"
 #include "snapshot/store_directory.h"
 #include "snapshot/verify.h"
+#include "tools/program.h"
 #include "tools/program_json.h"
+#include "tools/program_units.h"
+#include "tools/vm-snapshot/prune_command.h"
 #include "tools/vm-snapshot/snapshot_list.h"
 
 static struct err *store_path(const struct snapshot_settings *settings, char **out_path)
 {
-    if (settings->store == NULL)
+    if (settings->stores.count == 0)
         return state_folder("snapshots", out_path);
-    *out_path = strdup(settings->store);
+    if (settings->stores.count > 1)
+        program_check_usage(err_new(ERR_INVALID, "only prune looks into several stores"));
+    *out_path = strdup(settings->stores.values[0]);
     return *out_path == NULL ? err_new(ERR_NO_MEMORY, "path of the store") : NULL;
 }
 
@@ -113,8 +118,12 @@ struct err *snapshot_command_verify(const struct snapshot_settings *settings, co
 }
 
 /* The images stay: other snapshots and machines may build on them. */
-static void print_remaining(const Ferry__SnapshotManifest *manifest)
+static void print_remaining(const Ferry__SnapshotManifest *manifest,
+                            const struct prune_prospect *prospect)
 {
+    if (prospect->file_count != 0)
+        (void)printf("  'vm-snapshot prune' would give back %s in %zu files that nothing needs\n",
+                     readable_bytes(prospect->bytes).text, prospect->file_count);
     for (size_t i = 0; i < manifest->n_disks; i++)
         if (!manifest->disks[i]->read_only)
             (void)printf("  the image of disk %s stays, since others may build on it: %s\n",
@@ -125,19 +134,25 @@ struct err *snapshot_command_delete(const struct snapshot_settings *settings, co
 {
     CLEANUP(cleanup_snapshot_store) struct snapshot_store *store = NULL;
     CLEANUP(cleanup_manifest) Ferry__SnapshotManifest *manifest = NULL;
+    struct prune_prospect prospect = {0};
     struct snapshot_name name;
 
     TRY(open_snapshot(settings, snapshot, &store, &name));
     /* A damaged one can be deleted too. */
     err_free(catalog_load(store, name.machine, name.id.text, &manifest));
     TRY(catalog_delete(store, name.machine, name.id.text));
+    /* What keeps from telling does not keep from deleting; to prune says what it is. */
+    if (manifest != NULL)
+        err_free(prune_look_at(manifest, &prospect));
     if (settings->json) {
-        program_json_print(
-            json_pack("{s:s, s:s}", "machine", name.machine, "deleted", name.id.text));
+        program_json_print(json_pack("{s:s, s:s, s:I, s:I}", "machine", name.machine, "deleted",
+                                     name.id.text, "prunable_files",
+                                     (json_int_t)prospect.file_count, "prunable_bytes",
+                                     (json_int_t)prospect.bytes));
         return NULL;
     }
     (void)printf("deleted %s/%s\n", name.machine, name.id.text);
     if (manifest != NULL)
-        print_remaining(manifest);
+        print_remaining(manifest, &prospect);
     return NULL;
 }

@@ -11,8 +11,10 @@
 #include "base/option_table.h"
 
 struct snapshot_settings {
-    const char *store; /* NULL: the one in the state folder */
+    struct option_list stores; /* none: the one in the state folder; several: only to prune */
     struct option_list image_folders;
+    struct option_list forget;
+    bool dry_run, unrecorded, yes;
     bool json;
 };
 

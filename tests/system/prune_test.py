@@ -1,0 +1,179 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+"""Layers that nothing needs are removed, and nothing that was saved is lost by it."""
+
+import os
+import pathlib
+import random
+import shutil
+import signal
+import subprocess
+
+from ferrytest.case import Case, main, needs, only_kvm
+
+DISK_BYTES = 16 << 20
+HOLD_STEPS = ("hold layers", "prepare disks", "freeze disks", "write", "publish")
+
+
+@needs("vm-save", "vm-restore", "vm-snapshot", "vm-ctl", "vm-disk")
+class Prune(Case):
+    """A machine that is saved, into one store or several, and whose snapshots are deleted."""
+
+    def boot_with_disk(self, host):
+        """The payload guest stamps the disk and remembers the stamps in memory."""
+        self.images = self.folder / "images"
+        self.images.mkdir()
+        path = self.images / "disk.raw"
+        subprocess.run(["qemu-img", "create", "-q", "-f", "raw", path, str(DISK_BYTES)], check=True)
+        return self.boot(host, memory=32, disk=path, jobs=("pattern", "disk"))
+
+    def end(self, host, guest):
+        """The machine is gone, and holds no image any more."""
+        host.run("vm-ctl", "quit", "m", "--wait", "10")
+        host.wait_for_state("m", "gone")
+        host.wait_for_processes(0)
+        guest.close()
+
+    def layers(self):
+        """The numbers of the overlays that there are."""
+        return sorted(int(path.name.split(".")[1]) for path in self.images.glob("disk.0*.qcow2"))
+
+    def prune(self, host, *words):
+        """Removes what nothing needs."""
+        return host.json("vm-snapshot", "prune", "--yes", *words)
+
+    def delete(self, host, snapshots, *words):
+        """The newest first: others may add to them."""
+        for snapshot in sorted(snapshots, reverse=True):
+            host.run("vm-snapshot", "delete", snapshot, *words)
+
+    def check_all(self, host, *words):
+        """Every snapshot that is left is whole, and of some the machine is brought back."""
+        snapshots = [f"m/{one['id']}" for one in host.json("vm-snapshot", "list", "m", *words)]
+        for snapshot in snapshots:
+            host.run("vm-snapshot", "verify", snapshot, *words)
+        for snapshot in random.sample(snapshots, min(2, len(snapshots))):
+            host.run("vm-restore", snapshot, *words)
+            guest = self.follow(host, "m", ("pattern", "disk"))
+            guest.check(1)
+            self.end(host, guest)
+        return snapshots
+
+    @only_kvm
+    def test_saves_into_two_stores_deletes_kills_and_prunes_lose_nothing(self):
+        host = self.host()
+        guest = self.boot_with_disk(host)
+        stores = [self.folder / "one", self.folder / "two"]
+        random.seed(11)
+        removed = 0
+        for store in stores:
+            host.save("m", "--full", "--store", str(store))
+        for turn in range(24):
+            store = ("--store", str(random.choice(stores)))
+            host.save("m", "--full", *store)
+            if turn % 6 == 2:
+                saver = host.start("vm-save", "m", "--full", *store, stop_at=random.choice(
+                    HOLD_STEPS))
+                self.assertTrue(saver.wait_until_stopped(), saver.output())
+                saver.kill()
+                host.wait_for_state("m", "running")
+            if turn % 3 == 0:
+                ids = [one["id"] for one in host.json("vm-snapshot", "list", "m", *store)]
+                self.delete(host, [f"m/{one}" for one in random.sample(ids, len(ids) // 2)], *store)
+            if turn % 4 == 1:
+                # vm-disk merges as vm-save does, so that there is something to remove.
+                newest = self.images / f"disk.{self.layers()[-2]:06d}.qcow2"
+                subprocess.run([host.program_path("vm-disk"), "layers", "merge", "-n", "3", newest],
+                               check=False, capture_output=True)
+            if turn % 5 == 4:
+                pruner = host.start("vm-snapshot", "prune", "--yes", "--store", stores[0],
+                                    stop_at="prune remove")
+                if pruner.wait_until_stopped():
+                    pruner.kill()
+            if turn % 8 == 7:
+                # A machine has the files of a merge that it was not told of open until it ends.
+                self.end(host, guest)
+                removed += self.prune(host, "--store", stores[0])["files"]
+                snapshot = random.choice(host.json("vm-snapshot", "list", "m", *store))
+                host.run("vm-restore", f"m/{snapshot['id']}", *store)
+                guest = self.follow(host, "m", ("pattern", "disk"))
+            self.prune(host, "--store", stores[0])
+        self.assertGreater(removed, 0)
+        guest.check(1)
+        self.end(host, guest)
+        for store in stores:
+            self.check_all(host, "--store", str(store))
+
+    @only_kvm
+    def test_what_can_not_be_known_keeps_everything(self):
+        host = self.host()
+        guest = self.boot_with_disk(host)
+        other = self.folder / "other"
+        host.save("m", "--full")
+        host.save("m", "--full", "--store", str(other))
+        for _ in range(4):
+            host.save("m", "--full")
+        newest = self.images / f"disk.{self.layers()[-2]:06d}.qcow2"
+        host.run("vm-disk", "layers", "merge", "-n", "5", str(newest))
+        self.end(host, guest)
+        self.delete(host, [f"m/{one['id']}" for one in host.snapshots("m")])
+        before = self.layers()
+        image = str(self.images / "disk.raw")
+
+        shutil.move(other, self.folder / "away")
+        self.assertIn("store '", host.refuse("vm-snapshot", "prune", "--yes", image))
+        other.mkdir() # as if it were not mounted
+        self.assertIn("store '", host.refuse("vm-snapshot", "prune", "--yes", image))
+        self.assertEqual(self.layers(), before)
+        other.rmdir()
+        shutil.move(self.folder / "away", other)
+        self.assertIn("terminal", host.refuse("vm-snapshot", "prune", image))
+        self.assertEqual(self.layers(), before)
+        self.prune(host, image)
+        self.assertLess(len(self.layers()), len(before))
+        self.check_all(host, "--store", str(other))
+
+        # Gone for good, with all that it kept.
+        shutil.rmtree(other)
+        host.refuse("vm-snapshot", "prune", "--yes", image)
+        self.prune(host, image, "--forget", str(other))
+
+    @only_kvm
+    def test_overlays_of_killed_machines_are_collected(self):
+        host = self.host()
+        guest = self.boot_with_disk(host)
+        host.save("m")
+        saver = host.start("vm-save", "m", stop_at="begin")
+        self.assertTrue(saver.wait_until_stopped(), saver.output())
+        os.kill(host.machine_processes()[0], signal.SIGKILL)
+        saver.signal(signal.SIGCONT)
+        saver.wait()
+        host.wait_for_processes(0)
+        guest.close()
+        self.assertEqual(self.layers(), [1, 2])
+        told = self.prune(host)
+        self.assertEqual([file["kind"] for disk in told["disks"] for file in disk["files"]],
+                         ["unused"])
+        self.assertEqual(self.layers(), [1])
+        self.check_all(host)
+
+    @only_kvm
+    def test_a_running_restore_is_waited_for(self):
+        host = self.host()
+        guest = self.boot_with_disk(host)
+        saved = [host.save("m", "--full") for _ in range(3)]
+        self.end(host, guest)
+        restorer = host.start("vm-restore", saved[1]["snapshot"], stop_at="make overlays")
+        self.assertTrue(restorer.wait_until_stopped(), restorer.output())
+        self.delete(host, [one["snapshot"] for one in saved])
+        pruner = host.start("vm-snapshot", "prune", "--yes", str(self.images / "disk.raw"))
+        restorer.signal(signal.SIGCONT)
+        restorer.must_succeed()
+        pruner.must_succeed()
+        guest = self.follow(host, "m", ("pattern", "disk"))
+        guest.check(1)
+        self.end(host, guest)
+
+
+if __name__ == "__main__":
+    main()
