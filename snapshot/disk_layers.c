@@ -6,11 +6,19 @@
 
 #include <string.h>
 
+#include "base/cleanup.h"
 #include "base/limits.h"
 #include "control/control_client.h"
+#include "snapshot/layer_prune.h"
 #include "storage/layer_list.h"
 #include "storage/layer_merge.h"
 #include "storage/layer_merge_policy.h"
+
+struct disk_layers {
+    struct control_client *client;
+    const Ferry__SnapshotManifest *manifest;
+    enum disk_layers_merged merged;
+};
 
 static struct disk_image_name name_of(const Ferry__SnapshotManifest *manifest, const char *path)
 {
@@ -50,9 +58,31 @@ static bool choose(const struct layer_list *list, struct layer_range *out_range)
     return true;
 }
 
-static struct err *merge(struct control_client *client, const Ferry__SnapshotManifest *manifest,
-                         const Ferry__SnapshotDisk *disk, const struct layer_list *list,
-                         struct disk_layers_result *result)
+/* Saves and restores at work may need them: then it is left to whoever prunes, like all else that
+ * can not be done here. */
+static struct err *remove_merged(const struct layer_list *list, struct layer_range range,
+                                 struct disk_layers_result *result)
+{
+    CLEANUP(cleanup_name_list) struct name_list names = {0};
+    struct layer_prune_request request = {.image = list->layers[range.last].path, .only = &names};
+    struct layer_prune_report report;
+
+    for (unsigned i = range.first; i < range.last; i++)
+        TRY(name_list_add(&names, strrchr(list->layers[i].path, '/') + 1));
+    struct err *err = layer_prune(&request, LAYER_PRUNE_TRY_REMOVE, &report);
+    if (err != NULL && err_kind(err) == ERR_DENIED) {
+        err_free(err);
+        return NULL;
+    }
+    TRY(err_wrap(err, "layers that were merged stay; 'vm-snapshot prune' removes them"));
+    result->removed += (unsigned)report.count;
+    result->removed_bytes += report.bytes;
+    layer_prune_report_finish(&report);
+    return NULL;
+}
+
+static struct err *merge(const struct disk_layers *self, const Ferry__SnapshotDisk *disk,
+                         const struct layer_list *list, struct disk_layers_result *result)
 {
     struct layer_merge_result merged;
     struct layer_range range;
@@ -60,31 +90,33 @@ static struct err *merge(struct control_client *client, const Ferry__SnapshotMan
     if (!choose(list, &range))
         return NULL;
     const char *path = list->layers[range.last].path;
-    struct disk_image_name name = name_of(manifest, path);
+    struct disk_image_name name = name_of(self->manifest, path);
     unsigned count = range.last - range.first + 1;
     TRY(layer_merge(&name, count, NULL, &merged));
     result->copied_bytes += merged.copied_bytes;
-    TRY(control_swap_layers(client, disk->id, path));
+    TRY(control_swap_layers(self->client, disk->id, path));
     result->merged += count - 1;
-    return NULL;
+    return self->merged == DISK_LAYERS_REMOVE_MERGED ? remove_merged(list, range, result) : NULL;
 }
 
-static struct err *shorten(struct control_client *client, const Ferry__SnapshotManifest *manifest,
-                           const Ferry__SnapshotDisk *disk, struct disk_layers_result *result)
+static struct err *shorten(const struct disk_layers *self, const Ferry__SnapshotDisk *disk,
+                           struct disk_layers_result *result)
 {
-    struct disk_image_name name = name_of(manifest, disk->path);
+    struct disk_image_name name = name_of(self->manifest, disk->path);
     struct layer_list list;
 
     TRY(layer_list_read(&name, &list));
-    struct err *err = merge(client, manifest, disk, &list, result);
+    struct err *err = merge(self, disk, &list, result);
     layer_list_finish(&list);
     return err;
 }
 
 struct err *disk_layers_shorten(struct control_client *client,
                                 const Ferry__SnapshotManifest *manifest,
+                                enum disk_layers_merged merged,
                                 struct disk_layers_result *out_result)
 {
+    const struct disk_layers self = {.client = client, .manifest = manifest, .merged = merged};
     struct err *first_err = NULL;
 
     *out_result = (struct disk_layers_result){0};
@@ -92,7 +124,7 @@ struct err *disk_layers_shorten(struct control_client *client,
         const Ferry__SnapshotDisk *disk = manifest->disks[i];
         if (disk->read_only || strcmp(disk->format, "qcow2") != 0)
             continue;
-        struct err *err = shorten(client, manifest, disk, out_result);
+        struct err *err = shorten(&self, disk, out_result);
         if (first_err == NULL)
             first_err = err_wrap(err, "disk '%s'", disk->id);
         else

@@ -12,6 +12,7 @@ import subprocess
 from ferrytest.case import Case, main, needs, only_kvm
 
 DISK_BYTES = 16 << 20
+MERGE_FROM = 64  # layers; storage/layer_merge_policy.h
 HOLD_STEPS = ("hold layers", "prepare disks", "freeze disks", "write", "publish")
 
 
@@ -58,6 +59,35 @@ class Prune(Case):
             guest.check(1)
             self.end(host, guest)
         return snapshots
+
+    @only_kvm
+    def test_a_save_removes_what_its_own_merge_made_superfluous(self):
+        host = self.host()
+        guest = self.boot_with_disk(host)
+        saved = [host.save("m", "--full", "--no-merge") for _ in range(MERGE_FROM - 1)]
+        self.delete(host, [one["snapshot"] for one in saved[1:]])
+        kept = host.save("m", "--full", "--keep-layers")
+        self.assertGreater(kept["layers_merged"], 0)
+        self.assertEqual(kept["layers_removed"], 0)
+        before = self.layers()
+        self.assertGreater(host.json("vm-snapshot", "prune", "--dry-run")["files"], 0)
+        self.assertEqual(self.layers(), before)
+
+        more = [host.save("m", "--full", "--no-merge") for _ in range(MERGE_FROM)]
+        self.delete(host, [one["snapshot"] for one in more] + [kept["snapshot"]])
+        report = host.save("m", "--full")
+        self.assertGreater(report["layers_merged"], 0)
+        self.assertEqual(report["layers_removed"], report["layers_merged"])
+        guest.check(1)
+        last = host.json("vm-snapshot", "delete", report["snapshot"])
+        self.assertGreater(last["prunable_files"], 0)
+        self.assertEqual(self.prune(host)["files"], last["prunable_files"])
+        self.assertEqual(self.prune(host)["files"], 0)
+        self.assertLess(len(self.layers()), MERGE_FROM + 1)
+        guest.check(1)
+        host.save("m")
+        self.end(host, guest)
+        self.check_all(host)
 
     @only_kvm
     def test_saves_into_two_stores_deletes_kills_and_prunes_lose_nothing(self):

@@ -19,6 +19,8 @@ static const struct option_row rows[] = {
                   "most memory to use for pages on their way to the store"),
     OPTION_FLAG("no-merge", 0, struct save_options, no_merge,
                 "leave the layers of disks alone, however many there are"),
+    OPTION_FLAG("keep-layers", 0, struct save_options, keep_layers,
+                "remove no layers that were merged, although nothing needs them"),
     OPTION_FLAG("json", 0, struct save_options, json, "print JSON"),
 };
 

@@ -18,13 +18,15 @@
 #include "tools/vm-save/save_report.h"
 
 /* The snapshot is there: what goes wrong here is told and is no failure of the save. */
-static void shorten_chains(struct control_client *client, const struct take_result *result,
-                           struct disk_layers_result *out_layers)
+static void shorten_chains(const struct save_options *options, struct control_client *client,
+                           const struct take_result *result, struct disk_layers_result *out_layers)
 {
-    struct err *err = disk_layers_shorten(client, result->manifest, out_layers);
+    struct err *err = disk_layers_shorten(
+        client, result->manifest,
+        options->keep_layers ? DISK_LAYERS_KEEP_MERGED : DISK_LAYERS_REMOVE_MERGED, out_layers);
 
     if (err != NULL)
-        log_err(LOG_WARNING, "layers of a disk not merged, which the next save tries again", err);
+        log_err(LOG_WARNING, "layers of a disk not merged, or not removed afterwards", err);
 }
 
 static struct err *save(const struct save_options *options, struct control_client *client,
@@ -42,7 +44,7 @@ static struct err *save(const struct save_options *options, struct control_clien
                       },
                       &result));
     if (!options->no_merge)
-        shorten_chains(client, &result, &layers);
+        shorten_chains(options, client, &result, &layers);
     if (options->json)
         program_json_print(save_report_json(&result, &layers));
     else

@@ -17,6 +17,7 @@ struct save_options {
     uint64_t memory_mib;
     bool full;
     bool no_merge;
+    bool keep_layers;
     bool json;
 };
 

@@ -40,6 +40,9 @@ void save_report_print(const struct take_result *result, const struct disk_layer
     if (layers->merged != 0)
         (void)fprintf(out, "  disks have %u layers less: %.1f MiB of them were merged\n",
                       layers->merged, mib(layers->copied_bytes));
+    if (layers->removed != 0)
+        (void)fprintf(out, "  %u files of them, %.1f MiB, were needed by nothing and are removed\n",
+                      layers->removed, mib(layers->removed_bytes));
     if (!result->is_tracked)
         (void)fprintf(out,
                       "  the machine does not know this snapshot: the next one will be full\n");
@@ -74,6 +77,7 @@ json_t *save_report_json(const struct take_result *result, const struct disk_lay
         {"pause_us", counters->pause_us},     {"residual_pages", counters->residual_pages},
         {"rounds", counters->rounds},         {"total_us", result->total_us},
         {"layers_merged", layers->merged},    {"merged_bytes", layers->copied_bytes},
+        {"layers_removed", layers->removed},  {"removed_bytes", layers->removed_bytes},
     };
 
     for (size_t i = 0; i < result->timings.count; i++)
