@@ -134,6 +134,19 @@ def allocated(bench):
         bench.line(f"4 KiB random {name}, allocated, against raw", "IOPS", ours, raw, 0.9)
 
 
+def snapshots(bench):
+    """Writes in place of an image that has an internal snapshot, against one that has none."""
+    bench.create("shared.qcow2", str(DISK))
+    bench.fill("shared.qcow2", "qcow2")
+    bench.call(bench.vm_disk, "snapshot", "-c", "one", "shared.qcow2")
+    bench.fill("shared.qcow2", "qcow2")  # everything has a place of its own again
+    with_one, without = [], []
+    for _ in range(bench.rounds):
+        with_one.append(bench.ours("shared.qcow2", "-w", "-d", 32)[0])
+        without.append(bench.ours("full.qcow2", "-w", "-d", 32)[0])
+    bench.line("4 KiB random write, with a snapshot, to none", "IOPS", with_one, without, 0.8)
+
+
 def first_writes(bench):
     """4 KiB into an overlay of a full disk, which copies, or need not."""
     ours, theirs, amplification, amplification_theirs = [], [], [], []
@@ -279,7 +292,7 @@ def main():
         bench = Bench(arguments, folder)
         print(machine_line())
         print(f"{'':44} {'':6} {'ours':>10}  {'other':>10}")
-        for part in (allocated, first_writes, allocating, barriers, chains, memory, nbd, freeze):
+        for part in (allocated, snapshots, first_writes, allocating, barriers, chains, memory, nbd, freeze):
             if arguments.only in (None, part.__name__) or part is allocated:
                 part(bench)
     return bench.missed != 0

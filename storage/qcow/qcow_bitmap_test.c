@@ -17,6 +17,7 @@
 #include "storage/qcow/qcow_resize.h"
 #include "storage/qcow/qcow_snapshot.h"
 #include "storage/testing/chance.h"
+#include "storage/testing/planned_request.h"
 #include "storage/testing/qemu_oracle.h"
 
 #define DISK_BYTES   (8 * MIB)
@@ -116,6 +117,8 @@ static void write_at(struct block *disk, uint64_t offset, size_t len)
     ASSERT_OK(block_write(disk, &iov, 1, offset));
 }
 
+static unsigned planned_writes;
+
 static void write_some(struct block *disk, struct model *model)
 {
     static uint8_t data[200 << 10];
@@ -125,12 +128,15 @@ static void write_some(struct block *disk, struct model *model)
         uint64_t offset =
             chance_below(&chance, (DISK_BYTES - len) / SECTOR_BYTES + 1) * SECTOR_BYTES;
         struct iovec iov = {data, len};
+        bool is_planned = false;
         note(model, offset, len);
-        switch (chance_below(&chance, 4)) {
+        switch (chance_below(&chance, 6)) {
         case 0: ASSERT_OK(block_discard(disk, offset, len)); break;
         case 1: ASSERT_OK(block_write_zeroes(disk, offset, len, true)); break;
-        default: ASSERT_OK(block_write(disk, &iov, 1, offset));
+        case 2: ASSERT_OK(block_write(disk, &iov, 1, offset)); break;
+        default: ASSERT_OK(planned_write(disk, data, len, offset, &is_planned));
         }
+        planned_writes += is_planned;
     }
 }
 
@@ -170,6 +176,7 @@ TEST(bitmaps_are_kept_up_while_the_image_is_written)
     keep_up("cluster_size=512", 9);
     keep_up("cluster_size=2M", 12);
     keep_up("extended_l2=on,cluster_size=16k", 18);
+    assert_true(planned_writes > 0);
 }
 
 TEST(a_bitmap_that_was_not_saved_is_not_relied_on)

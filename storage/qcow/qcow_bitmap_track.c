@@ -6,6 +6,7 @@
 
 #include "base/bytes.h"
 #include "storage/qcow/qcow_image_internal.h"
+#include "storage/qcow/qcow_plan.h"
 #include "storage/qcow/qcow_write.h"
 #include "storage/qcow/qcow_zero.h"
 
@@ -50,6 +51,16 @@ static struct err *mark_in_use_locked(struct qcow_image *image) REQUIRES(&image-
     return NULL;
 }
 
+static void set_bits_locked(struct qcow_image *image, uint64_t offset, uint64_t len)
+    REQUIRES(&image->lock)
+{
+    struct qcow_bitmap_set *set = &image->bitmaps.set;
+
+    for (uint32_t i = 0; i < set->count; i++)
+        if (is_kept_up(&set->list[i]))
+            qcow_bitmap_mark(&set->list[i], offset, len);
+}
+
 static struct err *track(struct qcow_image *image, uint64_t offset, uint64_t len)
 {
     struct qcow_bitmap_tracker *tracker = &image->bitmaps;
@@ -58,9 +69,8 @@ static struct err *track(struct qcow_image *image, uint64_t offset, uint64_t len
     lock_acquire(&image->lock);
     if (tracker->has_enabled && !tracker->is_in_use)
         err = mark_in_use_locked(image);
-    for (uint32_t i = 0; err == NULL && tracker->has_enabled && i < tracker->set.count; i++)
-        if (is_kept_up(&tracker->set.list[i]))
-            qcow_bitmap_mark(&tracker->set.list[i], offset, len);
+    if (err == NULL)
+        set_bits_locked(image, offset, len);
     lock_release(&image->lock);
     return err_wrap(err, "mark the bitmaps of '%s' as in use", image->file->path);
 }
@@ -88,6 +98,24 @@ struct err *qcow_bitmap_tracked_discard(struct block *block, uint64_t offset, ui
     TRY(block_check_range(block, BLOCK_REQUEST_CHANGE, offset, len));
     TRY(track(qcow_image_of(block), offset, len));
     return qcow_discard(block, offset, len);
+}
+
+/* Noted before it is known whether it can be planned; if not, the blocking call notes it again. */
+bool qcow_bitmap_tracked_plan(struct block *block, enum block_request_kind kind, uint64_t offset,
+                              uint64_t len, struct block_plan *plan)
+{
+    struct qcow_image *image = qcow_image_of(block);
+
+    if (kind == BLOCK_REQUEST_CHANGE) {
+        lock_acquire(&image->lock);
+        bool is_noted = image->bitmaps.is_in_use;
+        if (is_noted)
+            set_bits_locked(image, offset, len);
+        lock_release(&image->lock);
+        if (!is_noted)
+            return false;
+    }
+    return qcow_plan(block, kind, offset, len, plan);
 }
 
 struct err *qcow_bitmap_track_save(struct qcow_image *image, bool *out_has_saved) LOCK_UNCHECKED

@@ -28,13 +28,17 @@ struct qcow_bitmap_tracker {
 ERR_RESULT qcow_bitmap_track_load(struct qcow_image *image);
 void qcow_bitmap_track_finish(struct qcow_image *image); /* accepts a zeroed one */
 
-/* The operations of an image with enabled bitmaps: what changes the disk is noted first. Requests
- * can not be planned, as that would go round them. */
+/* The operations of an image with enabled bitmaps: what changes the disk is noted first. Changes
+ * are planned once the bitmaps are marked in use, which waits for the disk: noting them is setting
+ * bits in memory then. */
 struct err *qcow_bitmap_tracked_write(struct block *block, const struct iovec *iovs, int iov_count,
                                       uint64_t offset);
 struct err *qcow_bitmap_tracked_zeroes(struct block *block, uint64_t offset, uint64_t len,
                                        bool may_unmap);
 struct err *qcow_bitmap_tracked_discard(struct block *block, uint64_t offset, uint64_t len);
+
+bool qcow_bitmap_tracked_plan(struct block *block, enum block_request_kind kind, uint64_t offset,
+                              uint64_t len, struct block_plan *plan);
 
 /* No request is running and nothing waits for a flush. The tables in memory are stale afterwards
  * when *out_has_saved. */

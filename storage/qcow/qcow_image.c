@@ -92,6 +92,8 @@ static const struct block_ops qcow_tracked_ops = {
     .flush = qcow_flush,
     .write_zeroes = qcow_bitmap_tracked_zeroes,
     .discard = qcow_bitmap_tracked_discard,
+    .plan = qcow_bitmap_tracked_plan,
+    .finish = qcow_plan_end,
     .close = qcow_close,
 };
 

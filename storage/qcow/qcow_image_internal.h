@@ -33,6 +33,14 @@ struct qcow_flush_state {
     bool has_unsynced_data; /* guest data was written since the last capture */
 };
 
+/* How to tell whether a cluster is the image's alone, or an internal snapshot's too, where flags do
+ * not say it (qcow_l2_table_asks_counts). */
+enum qcow_counts {
+    QCOW_COUNTS_READ,   /* by its count, which may have to be read */
+    QCOW_COUNTS_LOADED, /* by its count, if that is in memory; else it is taken for shared */
+    QCOW_COUNTS_NONE,   /* not at all: nothing is to be changed, or it is known already */
+};
+
 struct qcow_image {
     struct block base;
     struct host_file *file; /* owned */

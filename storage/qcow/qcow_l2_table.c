@@ -20,14 +20,16 @@
 #include "base/cleanup.h"
 #include "storage/qcow/qcow_map.h"
 
-bool qcow_l2_table_is_alone_locked(struct qcow_image *image, uint64_t host_offset)
+bool qcow_l2_table_is_alone_locked(struct qcow_image *image, uint64_t host_offset,
+                                   enum qcow_counts counts)
 {
-    uint64_t count = 0;
+    uint64_t count = 0, cluster = qcow_image_cluster_of(image, host_offset);
 
     if (!qcow_l2_table_asks_counts(image))
         return true;
-    struct err *err =
-        qcow_refcounts_get(&image->refcounts, qcow_image_cluster_of(image, host_offset), &count);
+    if (counts == QCOW_COUNTS_LOADED && !qcow_refcounts_is_loaded(&image->refcounts, cluster))
+        return false;
+    struct err *err = qcow_refcounts_get(&image->refcounts, cluster, &count);
     err_free(err); /* then it is not known to be, and is copied */
     return err == NULL && count == 1;
 }
@@ -50,10 +52,16 @@ struct err *qcow_l2_table_find_locked(struct qcow_image *image, uint64_t offset,
     *out_table = (struct qcow_l2_table){
         .l1_index = l1_index,
         .host_offset = host_offset,
-        .is_shared = host_offset != 0 && ((entry & QCOW_ENTRY_COPIED) == 0 ||
-                                          !qcow_l2_table_is_alone_locked(image, host_offset)),
+        .is_copied = (entry & QCOW_ENTRY_COPIED) != 0,
     };
     return NULL;
+}
+
+bool qcow_l2_table_is_shared_locked(struct qcow_image *image, const struct qcow_l2_table *table,
+                                    enum qcow_counts counts)
+{
+    return table->host_offset != 0 &&
+           (!table->is_copied || !qcow_l2_table_is_alone_locked(image, table->host_offset, counts));
 }
 
 /* A new table is complete on disk before its cluster is pointed to: what was there before must
@@ -89,7 +97,7 @@ static void clear_copied_locked(struct qcow_image *image, uint8_t *content) REQU
         struct writer out = writer_of(content + at, 8);
         uint64_t descriptor = reader_be64(&in);
         if ((descriptor & QCOW_ENTRY_COPIED) != 0 &&
-            !qcow_l2_table_is_alone_locked(image, descriptor & QCOW_OFFSET_MASK))
+            !qcow_l2_table_is_alone_locked(image, descriptor & QCOW_OFFSET_MASK, QCOW_COUNTS_READ))
             writer_be64(&out, descriptor & ~QCOW_ENTRY_COPIED);
     }
 }
@@ -116,5 +124,7 @@ struct err *qcow_l2_table_own_locked(struct qcow_image *image, uint64_t offset)
     TRY(qcow_l2_table_find_locked(image, offset, &table));
     if (table.host_offset == 0)
         return place_locked(image, &table, NULL);
-    return table.is_shared ? copy_locked(image, &table) : NULL;
+    return qcow_l2_table_is_shared_locked(image, &table, QCOW_COUNTS_READ)
+               ? copy_locked(image, &table)
+               : NULL;
 }

@@ -13,7 +13,7 @@
 struct qcow_l2_table {
     uint64_t l1_index;
     uint64_t host_offset; /* 0: there is none */
-    bool is_shared;       /* with an internal snapshot: not to be changed, nor what it points to */
+    bool is_copied;       /* what the L1 entry says: it is the image's alone */
 };
 
 /* The guest bytes of one table, as a power of two. */
@@ -31,6 +31,10 @@ ERR_RESULT qcow_l2_table_find_locked(struct qcow_image *image, uint64_t offset,
 ERR_RESULT qcow_l2_table_own_locked(struct qcow_image *image, uint64_t offset)
     REQUIRES(&image->lock);
 
+/* Is it shared with an internal snapshot: not to be changed, nor what it points to? */
+bool qcow_l2_table_is_shared_locked(struct qcow_image *image, const struct qcow_l2_table *table,
+                                    enum qcow_counts counts) REQUIRES(&image->lock);
+
 /* Do flags that say "referenced once" need a look at the counts? A cut in a snapshot operation may
  * have left wrong ones: version 3 is marked dirty then, by us at least, version 2 can not be. */
 static inline bool qcow_l2_table_asks_counts(const struct qcow_image *image)
@@ -41,7 +45,7 @@ static inline bool qcow_l2_table_asks_counts(const struct qcow_image *image)
 
 /* Is the cluster referenced exactly once? The flag in the entry is what the format relies on; a
  * cut in another program's snapshot operation may have left it set where it should not be. */
-bool qcow_l2_table_is_alone_locked(struct qcow_image *image, uint64_t host_offset)
-    REQUIRES(&image->lock);
+bool qcow_l2_table_is_alone_locked(struct qcow_image *image, uint64_t host_offset,
+                                   enum qcow_counts counts) REQUIRES(&image->lock);
 
 #endif

@@ -36,19 +36,21 @@ static bool is_plausible_locked(struct qcow_image *image, const struct qcow_clus
 }
 
 struct err *qcow_map_entries_locked(struct qcow_image *image, uint64_t offset,
-                                    struct qcow_entries *out_entries)
+                                    enum qcow_counts counts, struct qcow_entries *out_entries)
 {
     struct qcow_l2_table table;
     uint64_t slice_entries = (uint64_t)1 << image->l2.slice_bits;
     uint64_t in_slice = l2_index_of(image, offset) & (slice_entries - 1);
-    struct qcow_entries entries = {.first = in_slice, .count = slice_entries - in_slice};
+    struct qcow_entries entries = {
+        .first = in_slice, .count = slice_entries - in_slice, .counts = counts};
 
     TRY(qcow_l2_table_find_locked(image, offset, &table));
     if (table.host_offset == 0) {
         *out_entries = (struct qcow_entries){.count = 0};
         return NULL;
     }
-    entries.is_shared = table.is_shared;
+    entries.is_shared =
+        counts != QCOW_COUNTS_NONE && qcow_l2_table_is_shared_locked(image, &table, counts);
     TRY(qcow_l2_cache_get(&image->l2, table.l1_index, l2_index_of(image, offset), table.host_offset,
                           &entries.slice));
     *out_entries = entries;
@@ -65,7 +67,8 @@ bool qcow_map_cluster_locked(struct qcow_image *image, const struct qcow_entries
         !is_plausible_locked(image, out_cluster))
         return false;
     out_cluster->is_copied &=
-        !entries->is_shared && qcow_l2_table_is_alone_locked(image, out_cluster->host_offset);
+        entries->counts != QCOW_COUNTS_NONE && !entries->is_shared &&
+        qcow_l2_table_is_alone_locked(image, out_cluster->host_offset, entries->counts);
     return true;
 }
 
@@ -100,13 +103,13 @@ static bool begin_extent(const struct qcow_image *image, const struct qcow_clust
 }
 
 struct err *qcow_map_lookup_locked(struct qcow_image *image, uint64_t offset, uint64_t len,
-                                   struct qcow_extent *out_extent)
+                                   enum qcow_counts counts, struct qcow_extent *out_extent)
 {
     struct qcow_entries entries;
     struct qcow_cluster cluster;
     struct qcow_extent extent = {.kind = QCOW_KIND_UNALLOCATED};
 
-    TRY(qcow_map_entries_locked(image, offset, &entries));
+    TRY(qcow_map_entries_locked(image, offset, counts, &entries));
     if (entries.count == 0) {
         uint64_t reach = (uint64_t)1 << qcow_l2_table_reach_bits(image);
         extent.bytes = MIN(len, reach - (offset & (reach - 1)));

@@ -13,7 +13,8 @@
 /* Adjacent guest bytes of one kind, and adjacent in the host file where they have a place. */
 struct qcow_extent {
     enum qcow_kind kind;
-    bool is_copied;            /* the place is the image's alone: may be overwritten */
+    bool is_copied;            /* the place is the image's alone: may be overwritten; false where
+                                * that was not asked */
     uint64_t host_offset;      /* of the first byte, 0: no place; of a packed stream's start */
     uint32_t compressed_bytes; /* of the packed stream, at most */
     uint64_t bytes;
@@ -25,17 +26,20 @@ struct qcow_entries {
     uint64_t first; /* index in the slice */
     uint64_t count; /* 0: there is no L2 table */
     bool is_shared; /* the table is, so none of its clusters may be overwritten */
+    enum qcow_counts counts;
 };
 
 /* The extent that starts at `offset`, at most `len` bytes and never across a slice's end. */
 ERR_RESULT qcow_map_lookup_locked(struct qcow_image *image, uint64_t offset, uint64_t len,
-                                  struct qcow_extent *out_extent) REQUIRES(&image->lock);
+                                  enum qcow_counts counts, struct qcow_extent *out_extent)
+    REQUIRES(&image->lock);
 
 /* The entries from this guest offset's cluster to the end of the slice. */
 ERR_RESULT qcow_map_entries_locked(struct qcow_image *image, uint64_t offset,
-                                   struct qcow_entries *out_entries) REQUIRES(&image->lock);
+                                   enum qcow_counts counts, struct qcow_entries *out_entries)
+    REQUIRES(&image->lock);
 
-/* What entry `index` of them says; false when it is malformed. */
+/* What entry `index` of them says, is_copied as in an extent; false when it is malformed. */
 bool qcow_map_cluster_locked(struct qcow_image *image, const struct qcow_entries *entries,
                              uint64_t index, struct qcow_cluster *out_cluster)
     REQUIRES(&image->lock);

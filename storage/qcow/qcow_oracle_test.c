@@ -12,11 +12,13 @@
 #include <sys/stat.h>
 
 #include "base/checked_math.h"
+#include "base/limits.h"
 #include "base/unit_test.h"
 #include "storage/disk_image.h"
 #include "storage/host_file.h"
 #include "storage/qcow/qcow_create.h"
 #include "storage/testing/chance.h"
+#include "storage/testing/planned_request.h"
 #include "storage/testing/qemu_oracle.h"
 
 #define DISK_BYTES   ((8u << 20) + 1536)
@@ -138,14 +140,15 @@ static void do_write(struct fixture *fixture, uint64_t offset, uint64_t len)
     iovs[1] = (struct iovec){fixture->model + offset + first, second};
     iovs[2] =
         (struct iovec){fixture->model + offset + first + second, (size_t)len - first - second};
-    ASSERT_OK(block_write(fixture->disk, iovs, 3, offset));
+    if (chance_below(&chance, 2) == 0)
+        ASSERT_OK(planned_write(fixture->disk, fixture->model + offset, len, offset, NULL));
+    else
+        ASSERT_OK(block_write(fixture->disk, iovs, 3, offset));
 }
 
 static void do_read(const struct fixture *fixture, uint64_t offset, uint64_t len)
 {
-    struct iovec iov = {fixture->buffer, (size_t)len};
-
-    ASSERT_OK(block_read(fixture->disk, &iov, 1, offset));
+    ASSERT_OK(planned_read(fixture->disk, fixture->buffer, len, offset, NULL));
     assert_memory_equal(fixture->buffer, fixture->model + offset, len);
 }
 
@@ -210,10 +213,10 @@ static void try_shape(const struct shape *shape)
     /* QEMU writes the image, then we go on. */
     ASSERT_RUN(&oracle, "qemu-io -f qcow2 -c 'write -P 65 3000k 100k' -c 'write -z 100k 300k' "
                         "-c 'write -P 66 5001k 3k' -c 'write -z -u 3010k 4k' disk.qcow2");
-    memset(fixture.model + 3000 * 1024, 65, 100 * 1024);
-    memset(fixture.model + 100 * 1024, 0, 300 * 1024);
-    memset(fixture.model + 5001 * 1024, 66, 3 * 1024);
-    memset(fixture.model + 3010 * 1024, 0, 4 * 1024);
+    memset(fixture.model + 3000 * KIB, 65, 100 * KIB);
+    memset(fixture.model + 100 * KIB, 0, 300 * KIB);
+    memset(fixture.model + 5001 * KIB, 66, 3 * KIB);
+    memset(fixture.model + 3010 * KIB, 0, 4 * KIB);
     ASSERT_OK(disk_image_open(oracle.disk, "qcow2", DISK_IMAGE_WRITABLE, &fixture.disk));
     for (uint64_t i = 0; i < operations / 4; i++)
         do_something(&fixture);

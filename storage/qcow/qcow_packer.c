@@ -108,7 +108,7 @@ static struct err *publish_locked(struct qcow_image *image, uint64_t offset,
 {
     struct qcow_entries entries;
 
-    TRY(qcow_map_entries_locked(image, offset, &entries));
+    TRY(qcow_map_entries_locked(image, offset, QCOW_COUNTS_NONE, &entries));
     qcow_map_replace_locked(image, &entries, 0, cluster);
     return NULL;
 }

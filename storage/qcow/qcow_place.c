@@ -36,10 +36,11 @@ static struct err *place_locked(struct qcow_image *image, uint64_t offset, uint6
 {
     struct qcow_extent extent;
 
-    TRY(qcow_map_lookup_locked(image, offset, len, &extent));
+    TRY(qcow_map_lookup_locked(image, offset, len, QCOW_COUNTS_NONE, &extent));
     struct qcow_place place = place_of(&extent);
     while (place.bytes < len) {
-        TRY(qcow_map_lookup_locked(image, offset + place.bytes, len - place.bytes, &extent));
+        TRY(qcow_map_lookup_locked(image, offset + place.bytes, len - place.bytes, QCOW_COUNTS_NONE,
+                                   &extent));
         struct qcow_place next = place_of(&extent);
         if (!continues(&place, &next))
             break;

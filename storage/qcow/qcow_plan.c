@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * qcow_plan.c - see qcow_plan.h.
- * Tested by: qcow_plan_test.c
+ * Tested by: qcow_plan_test.c; beside blocking calls, by the tests that ask QEMU's tools or cut the
+ * power
  *
  * A plan looks things up like qcow_read and qcow_write do, and gives up where these would wait: for
  * a slice that is not in the cache, for a claim, for a count, for bytes to copy. What it found
@@ -33,12 +34,12 @@ struct request {
     uint64_t len;
 };
 
-/* Would looking it up be without I/O? Counts may have to be read. */
+/* Would looking it up be without I/O, but for counts? */
 static bool is_cached_locked(struct qcow_image *image, uint64_t offset) REQUIRES(&image->lock)
 {
     struct qcow_l2_table table;
 
-    if (!qcow_l1_is_loaded(&image->l1) || qcow_l2_table_asks_counts(image))
+    if (!qcow_l1_is_loaded(&image->l1))
         return false;
     struct err *err = qcow_l2_table_find_locked(image, offset, &table);
     bool is_known = err == NULL;
@@ -99,7 +100,7 @@ static bool pin_locked(struct qcow_image *image, struct qcow_hold *hold) REQUIRE
 
     if (hold->write.is_in_place)
         return true;
-    struct err *err = qcow_map_entries_locked(image, hold->write.from, &entries);
+    struct err *err = qcow_map_entries_locked(image, hold->write.from, QCOW_COUNTS_NONE, &entries);
     err_free(err); /* it is in the cache */
     if (entries.slice == NULL)
         return false;
@@ -188,7 +189,8 @@ static uint64_t plan_read_part(struct qcow_image *image, const struct request *r
 
     lock_acquire(&image->lock);
     struct err *err = is_cached_locked(image, request->offset)
-                          ? qcow_map_lookup_locked(image, request->offset, request->len, &extent)
+                          ? qcow_map_lookup_locked(image, request->offset, request->len,
+                                                   QCOW_COUNTS_NONE, &extent)
                           : NULL;
     bool is_known = err == NULL && extent.bytes > 0;
     if (is_known && extent.kind == QCOW_KIND_DATA)

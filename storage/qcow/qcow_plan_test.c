@@ -4,12 +4,17 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/bytes.h"
 #include "base/checked_math.h"
 #include "base/thread.h"
 #include "base/unit_test.h"
 #include "storage/block_memory.h"
+#include "storage/qcow/qcow_bitmap.h"
 #include "storage/qcow/qcow_create.h"
+#include "storage/qcow/qcow_header.h"
 #include "storage/qcow/qcow_image.h"
+#include "storage/qcow/qcow_l2_entry.h"
+#include "storage/qcow/qcow_snapshot.h"
 #include "storage/testing/host_file_fake.h"
 #include "storage/testing/planned_request.h"
 
@@ -181,6 +186,183 @@ TEST(a_cluster_is_not_given_away_under_a_planned_request)
     ASSERT_OK(block_close(disk));
 }
 
+/* An image that was filled with 7 up to `filled`, closed, changed as a whole, and opened again. */
+static struct block *make_changed(unsigned version, uint64_t filled,
+                                  struct err *(*change)(struct host_file *file))
+{
+    const struct qcow_create_options options = {
+        .virtual_bytes = DISK_BYTES, .version = version, .cluster_bits = 16};
+    struct host_file *file = NULL;
+    struct block *disk = NULL;
+    void *bytes = NULL;
+    size_t len = 0;
+
+    ASSERT_OK(host_file_fake_create(NULL, 0, &file));
+    host_file_fake_keep(file, &bytes, &len);
+    ASSERT_OK(qcow_create(file, &options));
+    ASSERT_OK(qcow_image_open(file, false, &disk));
+    write_blocking(disk, 0, filled, 7);
+    ASSERT_OK(block_close(disk));
+    ASSERT_OK(host_file_fake_create(bytes, len, &file));
+    free(bytes);
+    host_file_fake_keep(file, &bytes, &len);
+    ASSERT_OK(change(file));
+    host_file_destroy(file);
+    ASSERT_OK(host_file_fake_create(bytes, len, &file));
+    free(bytes);
+    ASSERT_OK(qcow_image_open(file, false, &disk));
+    return disk;
+}
+
+static struct err *take_snapshot(struct host_file *file)
+{
+    return qcow_snapshot_create(file, "one", 0);
+}
+
+static struct err *add_bitmap(struct host_file *file)
+{
+    return qcow_bitmap_add(file, "map", 16, true);
+}
+
+static bool is_write_planned(struct block *disk, uint64_t offset)
+{
+    uint8_t data[512] = {9};
+    bool is_planned = false;
+
+    ASSERT_OK(planned_write(disk, data, sizeof(data), offset, &is_planned));
+    return is_planned;
+}
+
+TEST(with_a_snapshot_reads_are_planned_and_writes_where_nothing_is_shared)
+{
+    struct block *disk = make_changed(3, 4 * CLUSTER, take_snapshot);
+    uint8_t data[512];
+    bool is_planned = true;
+
+    ASSERT_OK(planned_read(disk, data, sizeof(data), 0, &is_planned));
+    assert_false(is_planned); /* the table has to be read */
+    ASSERT_OK(planned_read(disk, data, sizeof(data), CLUSTER, &is_planned));
+    assert_true(is_planned);
+    assert_int_equal(data[0], 7);
+
+    assert_false(is_write_planned(disk, 0)); /* moves to a place of its own, with the table */
+    assert_true(is_write_planned(disk, 0));
+    assert_true(is_write_planned(disk, 512));
+    assert_false(is_write_planned(disk, CLUSTER));
+    assert_true(is_write_planned(disk, CLUSTER));
+    assert_true(is_write_planned(disk, 5 * CLUSTER)); /* a new place */
+    ASSERT_OK(planned_read(disk, data, sizeof(data), 0, &is_planned));
+    assert_true(is_planned);
+    assert_int_equal(data[0], 9);
+    ASSERT_OK(block_close(disk));
+}
+
+static uint64_t set_copied(struct host_file *file, uint64_t at)
+{
+    uint8_t field[8] = {0};
+    struct reader in = reader_of(field, sizeof(field));
+    struct writer out = writer_of(field, sizeof(field));
+
+    ASSERT_OK(host_file_read_bytes(file, field, sizeof(field), at));
+    uint64_t entry = reader_be64(&in);
+    writer_be64(&out, entry | QCOW_ENTRY_COPIED);
+    ASSERT_OK(host_file_write_bytes(file, field, sizeof(field), at));
+    return entry & QCOW_OFFSET_MASK;
+}
+
+/* As a cut in another program's operation leaves it: what is shared says that it is not. */
+static struct err *take_snapshot_and_lie(struct host_file *file)
+{
+    struct qcow_header header;
+
+    ASSERT_OK(take_snapshot(file));
+    ASSERT_OK(qcow_header_read(file, &header));
+    uint64_t table = set_copied(file, header.l1_offset);
+    assert_int_not_equal(set_copied(file, table), 0);
+    return NULL;
+}
+
+TEST(a_write_is_not_planned_where_a_count_contradicts_the_flag)
+{
+    struct block *disk = make_changed(3, CLUSTER, take_snapshot_and_lie);
+    struct block_plan plan;
+    uint8_t data[512];
+    struct iovec iov = {data, sizeof(data)};
+    void *bytes = NULL;
+    size_t len = 0;
+    struct host_file *file = NULL;
+
+    ASSERT_OK(planned_read(disk, data, sizeof(data), 0, NULL));
+    assert_true(block_plan(disk, BLOCK_REQUEST_READ, 0, 512, &plan));
+    host_file_fake_keep(plan.extents[0].file, &bytes, &len);
+    block_plan_finish(&plan, BLOCK_TRANSFERRED);
+    assert_false(is_write_planned(disk, 0));
+    assert_true(is_write_planned(disk, 512));
+    ASSERT_OK(block_close(disk));
+
+    ASSERT_OK(host_file_fake_create(bytes, len, &file));
+    free(bytes);
+    ASSERT_OK(qcow_image_open(file, true, &disk));
+    ASSERT_OK(qcow_image_show_snapshot(disk, "one"));
+    ASSERT_OK(block_read(disk, &iov, 1, 0));
+    assert_int_equal(data[0], 7);
+    ASSERT_OK(block_close(disk));
+}
+
+static struct err *change_nothing(struct host_file *file)
+{
+    (void)file;
+    return NULL;
+}
+
+/* Flags of version 2 are believed only with the count. */
+TEST(a_write_is_not_planned_before_its_count_is_in_memory)
+{
+    struct block *disk = make_changed(2, CLUSTER, change_nothing);
+    uint8_t data[512];
+
+    ASSERT_OK(planned_read(disk, data, sizeof(data), 0, NULL));
+    assert_false(is_write_planned(disk, 0));
+    assert_true(is_write_planned(disk, 512));
+    ASSERT_OK(block_close(disk));
+}
+
+static bool says_in_use(struct host_file *file)
+{
+    struct qcow_header header;
+    struct qcow_bitmap_set set;
+
+    ASSERT_OK(qcow_header_read(file, &header));
+    ASSERT_OK(qcow_bitmap_set_load(file, &header, &set));
+    assert_int_equal(set.count, 1);
+    bool is_in_use = (set.list[0].flags & QCOW_BITMAP_IN_USE) != 0;
+    qcow_bitmap_set_finish(&set);
+    return is_in_use;
+}
+
+TEST(with_a_bitmap_writes_are_planned_once_it_is_marked_in_use)
+{
+    struct block *disk = make_changed(3, 2 * CLUSTER, add_bitmap);
+    struct block_plan plan;
+    uint8_t data[512];
+
+    ASSERT_OK(planned_read(disk, data, sizeof(data), 0, NULL));
+    assert_true(block_plan(disk, BLOCK_REQUEST_READ, 0, 512, &plan));
+    struct host_file *file = plan.extents[0].file;
+    block_plan_finish(&plan, BLOCK_TRANSFERRED);
+    assert_false(block_plan(disk, BLOCK_REQUEST_CHANGE, 0, 512, &plan));
+    assert_false(says_in_use(file));
+    assert_false(is_write_planned(disk, 0));
+    assert_true(says_in_use(file));
+    assert_true(is_write_planned(disk, CLUSTER));
+
+    ASSERT_OK(qcow_image_seal(disk)); /* saves it */
+    assert_false(says_in_use(file));
+    qcow_image_unseal(disk);
+    assert_false(block_plan(disk, BLOCK_REQUEST_CHANGE, 0, 512, &plan));
+    ASSERT_OK(block_close(disk));
+}
+
 static uint32_t next_random(uint32_t *state)
 {
     *state = *state * 1664525u + 1013904223u;
@@ -248,6 +430,10 @@ int main(void)
         cmocka_unit_test(what_was_planned_and_did_not_arrive_is_as_before),
         cmocka_unit_test(the_first_look_at_a_table_is_not_planned),
         cmocka_unit_test(a_cluster_is_not_given_away_under_a_planned_request),
+        cmocka_unit_test(with_a_snapshot_reads_are_planned_and_writes_where_nothing_is_shared),
+        cmocka_unit_test(a_write_is_not_planned_where_a_count_contradicts_the_flag),
+        cmocka_unit_test(a_write_is_not_planned_before_its_count_is_in_memory),
+        cmocka_unit_test(with_a_bitmap_writes_are_planned_once_it_is_marked_in_use),
         cmocka_unit_test(planned_and_blocking_requests_agree),
     };
 

@@ -26,11 +26,11 @@ static struct err *presence_locked(struct qcow_image *image, uint64_t offset, ui
 {
     struct qcow_extent extent;
 
-    TRY(qcow_map_lookup_locked(image, offset, len, &extent));
+    TRY(qcow_map_lookup_locked(image, offset, len, QCOW_COUNTS_NONE, &extent));
     enum qcow_presence presence = presence_of(extent.kind);
     uint64_t bytes = extent.bytes;
     while (bytes < len) {
-        TRY(qcow_map_lookup_locked(image, offset + bytes, len - bytes, &extent));
+        TRY(qcow_map_lookup_locked(image, offset + bytes, len - bytes, QCOW_COUNTS_NONE, &extent));
         if (presence_of(extent.kind) != presence)
             break;
         bytes += extent.bytes;

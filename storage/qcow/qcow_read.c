@@ -53,7 +53,7 @@ static struct err *claim_extent(struct qcow_image *image, uint64_t offset, uint6
 {
     lock_acquire(&image->lock);
     for (;;) {
-        struct err *err = qcow_map_lookup_locked(image, offset, len, out_extent);
+        struct err *err = qcow_map_lookup_locked(image, offset, len, QCOW_COUNTS_NONE, out_extent);
         bool has_bytes = err == NULL && (out_extent->kind == QCOW_KIND_DATA ||
                                          out_extent->kind == QCOW_KIND_COMPRESSED);
         if (!has_bytes || image->base.is_read_only) {

@@ -95,6 +95,12 @@ bool qcow_refcounts_covers(const struct qcow_refcounts *refcounts, uint64_t clus
     return index < refcounts->table_entries && refcounts->table[index] != 0;
 }
 
+bool qcow_refcounts_is_loaded(const struct qcow_refcounts *refcounts, uint64_t cluster)
+{
+    return !qcow_refcounts_covers(refcounts, cluster) ||
+           refcounts->blocks[block_index(refcounts, cluster)] != NULL;
+}
+
 struct err *qcow_refcounts_get(struct qcow_refcounts *refcounts, uint64_t cluster,
                                uint64_t *out_count)
 {

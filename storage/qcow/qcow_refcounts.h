@@ -44,6 +44,9 @@ bool qcow_refcounts_covers(const struct qcow_refcounts *refcounts, uint64_t clus
 ERR_RESULT qcow_refcounts_cover(struct qcow_refcounts *refcounts, uint64_t cluster,
                                 uint64_t *out_used);
 
+/* Can it be told without reading a block? */
+bool qcow_refcounts_is_loaded(const struct qcow_refcounts *refcounts, uint64_t cluster);
+
 ERR_RESULT qcow_refcounts_get(struct qcow_refcounts *refcounts, uint64_t cluster,
                               uint64_t *out_count);
 /* Of a cluster that is covered. */

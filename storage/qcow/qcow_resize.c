@@ -136,7 +136,8 @@ static struct err *zero_data(struct qcow_image *image, uint64_t from, uint64_t e
     while (from < end) {
         struct qcow_extent extent;
         lock_acquire(&image->lock);
-        struct err *err = qcow_map_lookup_locked(image, from, end - from, &extent);
+        struct err *err =
+            qcow_map_lookup_locked(image, from, end - from, QCOW_COUNTS_NONE, &extent);
         lock_release(&image->lock);
         if (err == NULL && (extent.kind == QCOW_KIND_DATA || extent.kind == QCOW_KIND_COMPRESSED))
             err = qcow_write_zeroes(&image->base, from, extent.bytes, true);

@@ -13,6 +13,7 @@
 #include "base/unit_test.h"
 #include "storage/disk_image.h"
 #include "storage/testing/chance.h"
+#include "storage/testing/planned_request.h"
 #include "storage/testing/qemu_oracle.h"
 
 #define DISK_BYTES   (6u << 20)
@@ -20,6 +21,7 @@
 
 static struct qemu_oracle oracle;
 static struct chance chance;
+static unsigned planned_reads, planned_writes;
 
 /* A disk, and what it should hold. */
 struct fixture {
@@ -32,10 +34,15 @@ struct fixture {
 static void do_write(struct fixture *fixture, uint64_t offset, uint64_t len)
 {
     struct iovec iov = {fixture->model + offset, len};
+    bool is_planned = false;
 
     for (uint64_t i = 0; i < len; i++)
         fixture->model[offset + i] = (uint8_t)chance_below(&chance, 256);
-    ASSERT_OK(block_write(fixture->disk, &iov, 1, offset));
+    if (chance_below(&chance, 2) == 0)
+        ASSERT_OK(planned_write(fixture->disk, iov.iov_base, len, offset, &is_planned));
+    else
+        ASSERT_OK(block_write(fixture->disk, &iov, 1, offset));
+    planned_writes += is_planned;
 }
 
 static void do_discard(const struct fixture *fixture, uint64_t offset, uint64_t len)
@@ -58,7 +65,7 @@ static void do_something(struct fixture *fixture)
     uint64_t limit = chance_below(&chance, 4) == 0 ? 200000 : 9000;
     uint64_t len = (1 + chance_below(&chance, limit / SECTOR_BYTES)) * SECTOR_BYTES;
     uint64_t offset = chance_below(&chance, (DISK_BYTES - len) / SECTOR_BYTES + 1) * SECTOR_BYTES;
-    struct iovec iov = {fixture->buffer, len};
+    bool is_planned = false;
 
     switch (chance_below(&chance, 12)) {
     case 0:
@@ -70,7 +77,8 @@ static void do_something(struct fixture *fixture)
     case 3:
     case 4: ASSERT_OK(block_flush(fixture->disk)); break;
     case 5:
-        ASSERT_OK(block_read(fixture->disk, &iov, 1, offset));
+        ASSERT_OK(planned_read(fixture->disk, fixture->buffer, len, offset, &is_planned));
+        planned_reads += is_planned;
         assert_memory_equal(fixture->buffer, fixture->model + offset, len);
         break;
     default: do_write(fixture, offset, len);
@@ -172,6 +180,7 @@ TEST(snapshots_stay_as_they_were_while_the_image_is_written)
 
     for (size_t i = 0; i < ARRAY_COUNT(options); i++)
         try_options(options[i], false);
+    assert_true(planned_reads > 50 && planned_writes > 50);
 }
 
 TEST(snapshots_share_subclusters)
@@ -204,7 +213,7 @@ TEST(a_zeroed_cluster_does_not_write_where_a_snapshot_is)
     ASSERT_OK(disk_image_open(oracle.disk, "qcow2", DISK_IMAGE_WRITABLE, &fixture.disk));
     do_write(&fixture, 4096, 512);
     ASSERT_OK(block_write_zeroes(fixture.disk, 65536, 65536, false));
-    do_write(&fixture, 70000 / 512 * 512, 70000);
+    do_write(&fixture, 69632, 70000);
     ASSERT_OK(block_close(fixture.disk));
     judge(&fixture);
     expect_snapshot(&fixture, "one");

@@ -16,6 +16,7 @@
 #include "storage/host_file.h"
 #include "storage/qcow/qcow_snapshot.h"
 #include "storage/testing/chance.h"
+#include "storage/testing/planned_request.h"
 #include "storage/testing/qemu_oracle.h"
 
 #define DISK_BYTES    (3u << 20)
@@ -59,7 +60,10 @@ static void do_request(struct fixture *fixture, struct block *disk)
     }
     for (uint64_t i = 0; i < len; i++)
         fixture->model[offset + i] = (uint8_t)chance_below(&chance, 256);
-    ASSERT_OK(block_write(disk, &iov, 1, offset));
+    if (chance_below(&chance, 2) == 0)
+        ASSERT_OK(planned_write(disk, iov.iov_base, len, offset, NULL));
+    else
+        ASSERT_OK(block_write(disk, &iov, 1, offset));
 }
 
 static void work(struct fixture *fixture)

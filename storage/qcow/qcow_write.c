@@ -79,7 +79,7 @@ static struct err *carry(struct qcow_image *image, const struct qcow_write_plan 
 
     for (uint64_t at = from; at < to; at += extent.bytes) {
         lock_acquire(&image->lock);
-        struct err *err = qcow_map_lookup_locked(image, at, to - at, &extent);
+        struct err *err = qcow_map_lookup_locked(image, at, to - at, QCOW_COUNTS_NONE, &extent);
         lock_release(&image->lock);
         if (err == NULL && extent.kind == QCOW_KIND_DATA)
             err =

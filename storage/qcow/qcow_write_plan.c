@@ -69,7 +69,7 @@ static struct err *assign_locked(struct qcow_image *image, const struct qcow_wri
 {
     struct qcow_entries entries;
 
-    TRY(qcow_map_entries_locked(image, plan->from, &entries));
+    TRY(qcow_map_entries_locked(image, plan->from, QCOW_COUNTS_NONE, &entries));
     for (uint64_t i = 0; i < plan->run.count; i++) {
         struct qcow_cluster cluster = cluster_locked(image, &entries, i);
         cluster.host_offset = (plan->run.first + i) << image->header.cluster_bits;
@@ -106,7 +106,7 @@ struct err *qcow_write_plan_locked(struct qcow_image *image, uint64_t offset, ui
 {
     do {
         *plan = (struct qcow_write_plan){.offset = offset};
-        TRY(qcow_map_lookup_locked(image, offset, len, &plan->extent));
+        TRY(qcow_map_lookup_locked(image, offset, len, QCOW_COUNTS_READ, &plan->extent));
         limit_to_slice_locked(image, offset, &plan->extent);
         outline(image, plan);
     } while (qcow_image_wait_locked(image, &plan->claim));
@@ -143,7 +143,8 @@ static bool try_place_locked(struct qcow_image *image, struct qcow_write_plan *p
     bool is_new = plan->extent.host_offset == 0;
 
     struct err *err = qcow_l2_table_find_locked(image, plan->offset, &table);
-    bool is_own = err == NULL && table.host_offset != 0 && !table.is_shared;
+    bool is_own = err == NULL && table.host_offset != 0 &&
+                  !qcow_l2_table_is_shared_locked(image, &table, QCOW_COUNTS_LOADED);
     err_free(err); /* who does it without a plan meets it again */
     if (!is_own || (is_new && !qcow_allocator_is_ready(&image->allocator, &plan->run.is_fresh)) ||
         qcow_write_plan_has_gaps(image, plan))
@@ -160,7 +161,7 @@ bool qcow_write_plan_try_locked(struct qcow_image *image, uint64_t offset, uint6
                                 struct qcow_write_plan *plan)
 {
     *plan = (struct qcow_write_plan){.offset = offset};
-    struct err *err = qcow_map_lookup_locked(image, offset, len, &plan->extent);
+    struct err *err = qcow_map_lookup_locked(image, offset, len, QCOW_COUNTS_LOADED, &plan->extent);
     bool is_known = err == NULL;
     err_free(err); /* who does it without a plan meets it again */
     if (!is_known || image->is_corrupt)
@@ -192,7 +193,7 @@ struct err *qcow_write_plan_publish_locked(struct qcow_image *image,
     uint64_t start = qcow_image_cluster_start(image, plan->from), index = 0;
     uint64_t host = plan->host - (plan->from - start);
 
-    TRY(qcow_map_entries_locked(image, start, &entries));
+    TRY(qcow_map_entries_locked(image, start, QCOW_COUNTS_NONE, &entries));
     for (; start < plan->to; start += image->cluster_bytes, host += image->cluster_bytes) {
         struct qcow_cluster cluster = cluster_locked(image, &entries, index);
         if (cluster.is_compressed)

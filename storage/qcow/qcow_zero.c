@@ -37,7 +37,7 @@ static struct err *zero_part(struct qcow_image *image, uint64_t offset, uint64_t
     if (len == 0)
         return NULL;
     lock_acquire(&image->lock);
-    struct err *err = qcow_map_lookup_locked(image, offset, len, &extent);
+    struct err *err = qcow_map_lookup_locked(image, offset, len, QCOW_COUNTS_NONE, &extent);
     lock_release(&image->lock);
     if (err != NULL)
         return err;
@@ -54,7 +54,7 @@ static struct err *skip_locked(struct qcow_image *image, uint64_t offset, uint64
 {
     struct qcow_extent extent;
 
-    TRY(qcow_map_lookup_locked(image, offset, len, &extent));
+    TRY(qcow_map_lookup_locked(image, offset, len, QCOW_COUNTS_NONE, &extent));
     bool is_needed = extent.kind != QCOW_KIND_UNALLOCATED || extent.host_offset != 0 ||
                      (mode != QCOW_ZERO_DISCARD && image->context.has_backing);
     *out_len = is_needed ? 0 : extent.bytes;
@@ -89,7 +89,7 @@ static struct err *zero_entry_locked(struct qcow_image *image, uint64_t offset, 
         qcow_subcluster_mask((unsigned)(in_cluster >> image->context.subcluster_bits),
                              (unsigned)((end - offset) >> image->context.subcluster_bits));
 
-    TRY(qcow_map_entries_locked(image, offset, &entries));
+    TRY(qcow_map_entries_locked(image, offset, QCOW_COUNTS_READ, &entries));
     if (!qcow_map_cluster_locked(image, &entries, 0, &cluster))
         return qcow_map_malformed(image, "L2 entry", offset);
     *out_is_done = qcow_cluster_zero(&cluster, &image->context, mask, mode);
