@@ -284,6 +284,35 @@ TEST(requests_touch_only_their_subclusters)
     free(layer.bytes);
 }
 
+/* The end of the disk, in the middle of a subcluster and of a cluster of many. */
+TEST(zeros_end_with_the_disk)
+{
+    const uint64_t bytes = 3 * MIB + 1536;
+    uint8_t data[1536], read[1536];
+    struct iovec iov = {data, sizeof(data)}, read_iov = {read, sizeof(read)};
+
+    for (unsigned may_unmap = 0; may_unmap < 2; may_unmap++) {
+        struct host_file *file = NULL;
+        struct block *disk = NULL;
+        ASSERT_OK(host_file_fake_create(NULL, 0, &file));
+        ASSERT_OK(qcow_create(file, &(struct qcow_create_options){.virtual_bytes = bytes,
+                                                                  .version = 3,
+                                                                  .cluster_bits = 17,
+                                                                  .has_extended_l2 = true}));
+        ASSERT_OK(qcow_image_open(file, false, &disk));
+        memset(data, 7, sizeof(data));
+        ASSERT_OK(block_write(disk, &iov, 1, 3 * MIB));
+        for (uint64_t len = 512; len <= sizeof(data); len += 512) {
+            ASSERT_OK(block_write_zeroes(disk, bytes - len, len, may_unmap != 0));
+            ASSERT_OK(block_discard(disk, bytes - len, len));
+            memset(data + sizeof(data) - len, 0, len);
+            ASSERT_OK(block_read(disk, &read_iov, 1, 3 * MIB));
+            assert_memory_equal(read, data, sizeof(data));
+        }
+        ASSERT_OK(block_close(disk));
+    }
+}
+
 TEST(a_sealed_image_is_clean_and_refuses_writes)
 {
     struct host_file *file = NULL;
@@ -334,6 +363,7 @@ int main(void)
         cmocka_unit_test(racing_requests_in_large_clusters_leave_each_sector_right),
         cmocka_unit_test(racing_requests_in_subclusters_leave_each_sector_right),
         cmocka_unit_test(requests_touch_only_their_subclusters),
+        cmocka_unit_test(zeros_end_with_the_disk),
         cmocka_unit_test(a_sealed_image_is_clean_and_refuses_writes),
         cmocka_unit_test(a_discard_of_a_whole_empty_disk_writes_nothing),
     };

@@ -171,13 +171,13 @@ struct err *qcow_write_zeroes(struct block *block, uint64_t offset, uint64_t len
 
     TRY(block_check_range(block, BLOCK_REQUEST_CHANGE, offset, len));
     whole_subclusters(image, offset, len, &first, &end);
-    if (first >= end) {
-        uint64_t head = MIN(len, first - offset);
-        TRY(zero_part(image, offset, head));
-        return zero_part(image, offset + head, len - head);
-    }
-    TRY(zero_part(image, offset, first - offset));
-    TRY(zero_subclusters(image, first, end, may_unmap ? QCOW_ZERO_UNMAP : QCOW_ZERO_KEEP));
+    uint64_t head = MIN(len, first - offset);
+    TRY(zero_part(image, offset, head));
+    if (head == len)
+        return qcow_flush_if_wanted(image);
+    if (first < end)
+        TRY(zero_subclusters(image, first, end, may_unmap ? QCOW_ZERO_UNMAP : QCOW_ZERO_KEEP));
+    end = MAX(first, end);
     if (end < offset + len)
         TRY(zero_part(image, end, offset + len - end));
     return qcow_flush_if_wanted(image);

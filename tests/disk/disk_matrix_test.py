@@ -6,12 +6,14 @@ Random images of the option space are made by QEMU or by us and changed by both 
 turn qemu-img and the independent checker must find neither error nor leak, and QEMU, we and the
 independent reader must see what a plain file holds that went through the same.
 
-  disk_matrix_test.py [--seed N] [--cells N] [--operations N] [--turns N] [--all]
+  disk_matrix_test.py [--seed N] [--cells N] [--operations N] [--turns N] [--all [--first N]]
 
-A failure prints the cell's seed; --cell SEED runs it alone. --all runs the whole matrix (hours).
+A failure prints the cell's seed; --cell SEED runs it alone, with --all one of the whole matrix. --all
+alone runs that as a whole (hours).
 """
 
 import argparse
+import itertools
 import os
 import pathlib
 import random
@@ -25,6 +27,7 @@ from ferrydisk.cell import Cell
 from ferrydisk.programs import BUILD, Failure, Refused, has_qemu
 
 SKIPPED = 77
+SEED_STEP = 1000000
 
 
 def run_cell(seed, options, arguments, totals):
@@ -60,6 +63,7 @@ def main():
     parser.add_argument("--turns", type=int, default=3)
     parser.add_argument("--operations", type=int, default=16)
     parser.add_argument("--all", action="store_true")
+    parser.add_argument("--first", type=int, default=0, help="where --all begins")
     parser.add_argument("--keep", action="store_true", help="keep the files of a failed cell")
     arguments = parser.parse_args()
     arguments.folder = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
@@ -70,13 +74,15 @@ def main():
     started = time.monotonic()
     totals = {"cells": 0, "operations": 0, "failures": 0}
     if arguments.cell is not None:
-        run_cell(arguments.cell, None, arguments, totals)
+        options = list(matrix.everything())[arguments.cell % SEED_STEP] if arguments.all else None
+        run_cell(arguments.cell, options, arguments, totals)
     elif arguments.all:
-        for index, options in enumerate(matrix.everything()):
-            run_cell(arguments.seed * 1000000 + index, options, arguments, totals)
+        for index, options in itertools.islice(enumerate(matrix.everything()), arguments.first,
+                                               None):
+            run_cell(arguments.seed * SEED_STEP + index, options, arguments, totals)
     else:
         for index in range(arguments.cells):
-            run_cell(arguments.seed * 1000000 + index, None, arguments, totals)
+            run_cell(arguments.seed * SEED_STEP + index, None, arguments, totals)
     print(", ".join(f"{count} {name}" for name, count in totals.items()),
           f"in {time.monotonic() - started:.0f} s, built in {BUILD}")
     return 1 if totals["failures"] else 0
