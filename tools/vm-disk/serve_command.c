@@ -157,8 +157,8 @@ static struct err *run(const struct option_result *operands)
 
     if ((settings.socket == NULL) == (settings.port == 0))
         program_check_usage(err_new(ERR_INVALID, "say where to serve: either --socket or --port"));
-    TRY(find_plugin(&plugin));
     TRY(try_to_open(operands->operands[0]));
+    TRY(find_plugin(&plugin));
     compose(&words, plugin, operands->operands[0]);
     struct err *err = become_nbdkit(&words);
     for (size_t i = 0; i < words.count; i++)

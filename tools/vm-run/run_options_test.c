@@ -36,12 +36,10 @@ TEST(memory_above_three_gib_goes_above_four)
 TEST(disks_and_networks_are_described)
 {
     struct run_description machine;
+    const char *disk = "id=root,path=/a b.img,format=raw,readonly=1,cache=none,on-error=stop,"
+                       "iops=500,detect-zeroes=unmap";
 
-    ASSERT_OK(
-        MAKE(&machine, "--disk",
-             "id=root,path=/a "
-             "b.img,format=raw,readonly=1,cache=none,on-error=stop,iops=500,detect-zeroes=unmap",
-             "--net", "id=lan,fd=7,mac=02:00:00:00:00:01"));
+    ASSERT_OK(MAKE(&machine, "--disk", disk, "--net", "id=lan,fd=7,mac=02:00:00:00:00:01"));
     const Ferry__MachineConfig *config = machine.description->config;
     assert_int_equal(config->n_disks, 1);
     assert_string_equal(config->disks[0]->path, "/a b.img");
