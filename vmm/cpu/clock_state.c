@@ -27,7 +27,7 @@
 #include "vmm/kvm/kvm_vm.h"
 
 #define CLOCK_VERSION 1u
-#define KHZ_MAX       (100u * 1000u * 1000u)
+#define KHZ_MAX       ((uint64_t)100 * 1000 * 1000)
 #define SAME_PPM      250u   /* KVM's own tolerance */
 #define TOLERATED_PPM 10000u /* calibration of one and the same CPU may differ by this much */
 
