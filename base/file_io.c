@@ -113,6 +113,13 @@ struct err *folder_of(const char *path, char **out_folder)
     return NULL;
 }
 
+const char *name_in_folder(const char *path)
+{
+    const char *slash = strrchr(path, '/');
+
+    return slash == NULL ? path : slash + 1;
+}
+
 struct err *folder_sync(const char *path)
 {
     CLEANUP(cleanup_fd) int fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);

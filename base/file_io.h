@@ -7,6 +7,7 @@
 #ifndef BASE_FILE_IO_H
 #define BASE_FILE_IO_H
 
+#include <dirent.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -31,5 +32,13 @@ ERR_RESULT folder_create(const char *path, unsigned mode);
 ERR_RESULT folder_sync(const char *path);
 /* The folder of a path: "." when it has none. free() the result. */
 ERR_RESULT folder_of(const char *path, char **out_folder);
+/* The name in that folder; a part of `path`. */
+const char *name_in_folder(const char *path);
+
+static inline void cleanup_folder(DIR **folder)
+{
+    if (*folder != NULL)
+        (void)closedir(*folder);
+}
 
 #endif

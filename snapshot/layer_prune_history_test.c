@@ -18,16 +18,6 @@
 
 static struct saved_disk web;
 
-static const char *at(const char *name)
-{
-    static char paths[16][128];
-    static unsigned next;
-    char *text = paths[next++ % 16];
-
-    (void)snprintf(text, sizeof(paths[0]), "%s/%s", web.folder, name);
-    return text;
-}
-
 static int start(void **state)
 {
     (void)state;
@@ -43,22 +33,12 @@ static int stop(void **state)
     return web.folder[0] == '\0';
 }
 
-static void save(const char *store)
-{
-    ASSERT_OK(saved_disk_save(&web, store));
-}
-
-static void delete_snapshot(unsigned index)
-{
-    ASSERT_OK(saved_disk_delete(&web, index));
-}
-
 static void merge(unsigned newest, unsigned count)
 {
     char name[64];
 
     (void)snprintf(name, sizeof(name), "images/web.%06u.qcow2", newest);
-    ASSERT_OK(saved_disk_merge(&web, at(name), count, true));
+    ASSERT_OK(saved_disk_merge(&web, saved_disk_at(&web, name), count, true));
 }
 
 static size_t prune(void)
@@ -81,10 +61,10 @@ TEST(a_crash_leaves_every_image_with_what_it_stands_on)
     int status = 0;
 
     for (int i = 0; i < 9; i++)
-        save("a");
+        ASSERT_OK(saved_disk_save(&web, "a"));
     merge(8, 7);
     for (unsigned i = 2; i < 8; i++)
-        delete_snapshot(i);
+        ASSERT_OK(saved_disk_delete(&web, i));
     for (size_t left = 6; left > 0; left--) {
         pid_t pid = fork();
         if (pid == 0) {
@@ -115,7 +95,7 @@ static unsigned any_snapshot(void)
     for (unsigned i = 0; i < web.count; i++)
         if (web.snapshots[(first + i) % web.count].store[0] != '\0')
             return (first + i) % web.count;
-    save("a");
+    ASSERT_OK(saved_disk_save(&web, "a"));
     return web.count - 1;
 }
 
@@ -149,11 +129,11 @@ TEST(whatever_is_saved_merged_restored_and_deleted_the_rest_stays_whole)
 
     for (unsigned step = 0; step < 400 && web.count < SAVED_DISK_SNAPSHOTS_MAX - 8; step++) {
         switch (rand() % 10) {
-        case 0: delete_snapshot(any_snapshot()); break;
+        case 0: ASSERT_OK(saved_disk_delete(&web, any_snapshot())); break;
         case 1:
         case 2:
             if (web.count > 0)
-                delete_snapshot(any_snapshot());
+                ASSERT_OK(saved_disk_delete(&web, any_snapshot()));
             removed += prune();
             break;
         case 3: ASSERT_OK(saved_disk_restore(&web, any_snapshot())); break;
@@ -162,7 +142,7 @@ TEST(whatever_is_saved_merged_restored_and_deleted_the_rest_stays_whole)
             if (depth_of_disk() > 5)
                 merge_some();
             break;
-        default: save(rand() % 3 == 0 ? "b" : "a");
+        default: ASSERT_OK(saved_disk_save(&web, rand() % 3 == 0 ? "b" : "a"));
         }
         while (depth_of_disk() > 40)
             merge_some();

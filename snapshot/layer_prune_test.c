@@ -20,16 +20,6 @@
 
 static struct saved_disk web;
 
-static const char *at(const char *name)
-{
-    static char paths[16][128];
-    static unsigned next;
-    char *text = paths[next++ % 16];
-
-    (void)snprintf(text, sizeof(paths[0]), "%s/%s", web.folder, name);
-    return text;
-}
-
 static int start(void **state)
 {
     (void)state;
@@ -43,16 +33,6 @@ static int stop(void **state)
     (void)state;
     saved_disk_stop(&web);
     return web.folder[0] == '\0';
-}
-
-static void save(const char *store)
-{
-    ASSERT_OK(saved_disk_save(&web, store));
-}
-
-static void delete_snapshot(unsigned index)
-{
-    ASSERT_OK(saved_disk_delete(&web, index));
 }
 
 static void must(const char *command)
@@ -69,7 +49,7 @@ static void merge(unsigned newest, unsigned count)
     char name[64];
 
     (void)snprintf(name, sizeof(name), "images/web.%06u.qcow2", newest);
-    ASSERT_OK(saved_disk_merge(&web, at(name), count, true));
+    ASSERT_OK(saved_disk_merge(&web, saved_disk_at(&web, name), count, true));
 }
 
 static bool is_there(unsigned number)
@@ -77,7 +57,7 @@ static bool is_there(unsigned number)
     char name[64];
 
     (void)snprintf(name, sizeof(name), "images/web.%06u.qcow2", number);
-    return access(at(name), F_OK) == 0;
+    return access(saved_disk_at(&web, name), F_OK) == 0;
 }
 
 static struct layer_prune_request request(void)
@@ -125,7 +105,7 @@ static void expect_refused(enum err_kind kind)
 static void save_and_merge(void)
 {
     for (int i = 0; i < 9; i++)
-        save("a");
+        ASSERT_OK(saved_disk_save(&web, "a"));
     merge(6, 4);
 }
 
@@ -133,19 +113,19 @@ TEST(layers_go_when_no_snapshot_names_them_and_nothing_stands_on_them)
 {
     save_and_merge();
     assert_int_equal(prune(), 0);
-    delete_snapshot(3);
-    delete_snapshot(4);
+    ASSERT_OK(saved_disk_delete(&web, 3));
+    ASSERT_OK(saved_disk_delete(&web, 4));
     assert_int_equal(prune(), 0); /* 5 stands on both */
-    delete_snapshot(5);
+    ASSERT_OK(saved_disk_delete(&web, 5));
     assert_int_equal(prune(), 3);
     assert_false(is_there(3) || is_there(4) || is_there(5));
-    delete_snapshot(6);
-    delete_snapshot(2);
+    ASSERT_OK(saved_disk_delete(&web, 6));
+    ASSERT_OK(saved_disk_delete(&web, 2));
     assert_int_equal(prune(), 0); /* the disk stands on them */
 
     for (unsigned i = 0; i < web.count; i++)
         if (web.snapshots[i].store[0] != '\0')
-            delete_snapshot(i);
+            ASSERT_OK(saved_disk_delete(&web, i));
     assert_int_equal(prune(), 0);
     web.snapshots[8].store[0] = 'a'; /* as if it were there: its layer is the disk's */
     ASSERT_OK(saved_disk_check(&web));
@@ -154,17 +134,17 @@ TEST(layers_go_when_no_snapshot_names_them_and_nothing_stands_on_them)
 TEST(a_snapshot_in_any_store_keeps_its_layers)
 {
     for (int i = 0; i < 4; i++)
-        save("a");
-    save("b"); /* layer 4 */
+        ASSERT_OK(saved_disk_save(&web, "a"));
+    ASSERT_OK(saved_disk_save(&web, "b")); /* layer 4 */
     for (int i = 0; i < 4; i++)
-        save("a");
+        ASSERT_OK(saved_disk_save(&web, "a"));
     merge(6, 5);
     for (unsigned i = 0; i < web.count; i++)
         if (i != 4)
-            delete_snapshot(i);
+            ASSERT_OK(saved_disk_delete(&web, i));
     assert_int_equal(prune(), 1); /* 5, of which nobody knows any more */
     assert_true(is_there(4) && is_there(3) && is_there(2));
-    delete_snapshot(4);
+    ASSERT_OK(saved_disk_delete(&web, 4));
     assert_int_equal(prune(), 3);
 }
 
@@ -175,21 +155,21 @@ TEST(layers_sealed_before_anything_was_written_down_stay_unless_told)
     size_t unknown = 0;
 
     for (int i = 0; i < 4; i++)
-        save("old");
+        ASSERT_OK(saved_disk_save(&web, "old"));
     expect_refused(ERR_STATE);
     for (int i = 0; i < 4; i++)
-        save("a");
-    save("old"); /* 8, by an older version in between */
-    save("a");
+        ASSERT_OK(saved_disk_save(&web, "a"));
+    ASSERT_OK(saved_disk_save(&web, "old")); /* 8, by an older version in between */
+    ASSERT_OK(saved_disk_save(&web, "a"));
     merge(9, 7); /* 3 to 9 */
     for (unsigned i = 0; i < web.count; i++)
         if (i != 9)
-            delete_snapshot(i);
+            ASSERT_OK(saved_disk_delete(&web, i));
     assert_int_equal(prune_with(wanted, &unknown), 0);
     assert_int_equal(unknown, 2); /* 3 and 8, which stands on the rest */
     assert_true(is_there(5) && is_there(3));
     wanted.is_unknown_too = true;
-    stores[0] = at("old");
+    stores[0] = saved_disk_at(&web, "old");
     wanted.stores = stores;
     wanted.store_count = 1;
     assert_int_equal(prune_with(wanted, &unknown), 6);
@@ -203,8 +183,8 @@ TEST(a_store_that_is_named_is_known_from_then_on)
     save_and_merge();
     must("cp -a a copy && rm copy/.store-id");
     for (unsigned i = 3; i < 6; i++)
-        delete_snapshot(i);
-    stores[0] = at("copy");
+        ASSERT_OK(saved_disk_delete(&web, i));
+    stores[0] = saved_disk_at(&web, "copy");
     wanted.stores = stores;
     wanted.store_count = 1;
     assert_int_equal(prune_with(wanted, NULL), 0);
@@ -235,7 +215,7 @@ TEST(nothing_is_removed_while_something_can_not_be_looked_at)
 
     save_and_merge();
     for (unsigned i = 3; i < 6; i++)
-        delete_snapshot(i);
+        ASSERT_OK(saved_disk_delete(&web, i));
     for (size_t i = 0; i < ARRAY_COUNT(rows); i++) {
         must(rows[i].spoil);
         expect_refused(rows[i].kind);
@@ -257,12 +237,12 @@ TEST(a_copy_of_the_folder_is_left_alone)
 
     save_and_merge();
     for (unsigned i = 3; i < 6; i++)
-        delete_snapshot(i);
+        ASSERT_OK(saved_disk_delete(&web, i));
     must("cp -a images copy");
-    wanted.image = at("copy/web.000002.qcow2");
+    wanted.image = saved_disk_at(&web, "copy/web.000002.qcow2");
     assert_fails(layer_prune(&wanted, LAYER_PRUNE_REMOVE, &report), ERR_STATE);
     must("ln -s images link");
-    wanted.image = at("link/web.000002.qcow2");
+    wanted.image = saved_disk_at(&web, "link/web.000002.qcow2");
     assert_int_equal(prune_with(wanted, NULL), 3);
 }
 
@@ -272,9 +252,9 @@ TEST(what_somebody_has_open_stays_with_what_it_stands_on)
 
     save_and_merge();
     for (unsigned i = 3; i < 6; i++)
-        delete_snapshot(i);
-    ASSERT_OK(
-        disk_image_open(at("images/web.000004.qcow2"), "qcow2", DISK_IMAGE_READ_ONLY, &reader));
+        ASSERT_OK(saved_disk_delete(&web, i));
+    ASSERT_OK(disk_image_open(saved_disk_at(&web, "images/web.000004.qcow2"), "qcow2",
+                              DISK_IMAGE_READ_ONLY, &reader));
     assert_int_equal(prune(), 1);
     assert_true(is_there(4) && is_there(3));
     ASSERT_OK(block_close(reader));
@@ -289,8 +269,9 @@ TEST(saves_and_restores_at_work_are_waited_for)
     struct layer_prune_report report;
 
     save_and_merge();
-    const struct held_disk named = {.path = at("images/web.000003.qcow2"), .format = "qcow2"};
-    ASSERT_OK(store_directory_open(at("a"), &store));
+    const struct held_disk named = {.path = saved_disk_at(&web, "images/web.000003.qcow2"),
+                                    .format = "qcow2"};
+    ASSERT_OK(store_directory_open(saved_disk_at(&web, "a"), &store));
     ASSERT_OK(held_layers_take((struct held_purpose){.store = store, .machine = "web"}, &named, 1,
                                &held));
     assert_fails(layer_prune(&wanted, LAYER_PRUNE_TRY_REMOVE, &report), ERR_DENIED);
@@ -305,15 +286,15 @@ TEST(overlays_that_were_never_used_and_drafts_of_merges_go)
 
     save_and_merge();
     ASSERT_OK(block_flush(web.block));
-    ASSERT_OK(disk_image_create_overlay(at("images/web.000010.qcow2"), web.path, "qcow2",
-                                        SAVED_DISK_BYTES));
+    ASSERT_OK(disk_image_create_overlay(saved_disk_at(&web, "images/web.000010.qcow2"), web.path,
+                                        "qcow2", SAVED_DISK_BYTES));
     must("cp images/web.000010.qcow2 images/web.000011.qcow2 &&"
          "truncate -s 1M images/web.000012.qcow2 && : > images/web.000013.qcow2 &&"
          "cp images/web.000009.qcow2 images/web.000014.qcow2 &&"
          "qemu-img rebase -u -b web.000009.qcow2 -F qcow2 images/web.000014.qcow2 &&"
          "cp images/web.000006.qcow2 images/web.000006.qcow2.merging &&"
          ": > images/web.000007.qcow2.merging && : > images/other.qcow2.merging");
-    fd = open(at("images/web.000007.qcow2.merging"), O_RDWR | O_CLOEXEC);
+    fd = open(saved_disk_at(&web, "images/web.000007.qcow2.merging"), O_RDWR | O_CLOEXEC);
     ASSERT_OK(image_lock_take(fd, "draft", IMAGE_LOCK_WRITER));
     assert_int_equal(prune(), 5);
     assert_true(is_there(14)); /* somebody wrote to it */
@@ -327,8 +308,9 @@ TEST(an_overlay_that_a_machine_goes_on_in_stays_though_it_is_empty)
     save_and_merge();
     ASSERT_OK(block_close(TAKE_PTR(web.block)));
     must("rm images/web.000009.qcow2");
-    ASSERT_OK(disk_image_create_overlay(at("images/web.000009.qcow2"),
-                                        at("images/web.000008.qcow2"), "qcow2", SAVED_DISK_BYTES));
+    ASSERT_OK(disk_image_create_overlay(saved_disk_at(&web, "images/web.000009.qcow2"),
+                                        saved_disk_at(&web, "images/web.000008.qcow2"), "qcow2",
+                                        SAVED_DISK_BYTES));
     assert_int_equal(prune(), 0);
     must("chmod 644 images/web.0*"); /* as a copy may have it that loses modes */
     assert_int_equal(prune(), 0);
@@ -343,14 +325,15 @@ TEST(images_in_other_folders_are_known_once_they_were_saved)
     const char *folders[1];
 
     for (int i = 0; i < 9; i++)
-        save("a");
+        ASSERT_OK(saved_disk_save(&web, "a"));
     must("mkdir clones");
-    folders[0] = at("images");
-    ASSERT_OK(disk_image_create_overlay(at("clones/c.qcow2"), at("images/web.000004.qcow2"),
-                                        "qcow2", SAVED_DISK_BYTES));
+    folders[0] = saved_disk_at(&web, "images");
+    ASSERT_OK(disk_image_create_overlay(saved_disk_at(&web, "clones/c.qcow2"),
+                                        saved_disk_at(&web, "images/web.000004.qcow2"), "qcow2",
+                                        SAVED_DISK_BYTES));
     const struct held_disk sealed = {
-        .path = at("clones/c.qcow2"), .format = "qcow2", .is_sealing = true};
-    ASSERT_OK(store_directory_open(at("b"), &store));
+        .path = saved_disk_at(&web, "clones/c.qcow2"), .format = "qcow2", .is_sealing = true};
+    ASSERT_OK(store_directory_open(saved_disk_at(&web, "b"), &store));
     ASSERT_OK(held_layers_take((struct held_purpose){.store = store,
                                                      .machine = "clone",
                                                      .is_saving = true,
@@ -360,7 +343,7 @@ TEST(images_in_other_folders_are_known_once_they_were_saved)
     held_layers_release(TAKE_PTR(held));
     merge(6, 4);
     for (unsigned i = 3; i < 6; i++)
-        delete_snapshot(i);
+        ASSERT_OK(saved_disk_delete(&web, i));
     assert_int_equal(prune(), 1); /* 5 */
     assert_true(is_there(4) && is_there(3));
     must("mv clones away");
@@ -376,7 +359,7 @@ TEST(only_what_was_named_goes)
 
     save_and_merge();
     for (unsigned i = 3; i < 6; i++)
-        delete_snapshot(i);
+        ASSERT_OK(saved_disk_delete(&web, i));
     ASSERT_OK(name_list_add(&only, "web.000005.qcow2"));
     ASSERT_OK(name_list_add(&only, "web.000003.qcow2"));
     wanted.only = &only;
@@ -393,7 +376,7 @@ TEST(two_disks_in_one_folder_do_not_mind_each_other)
          "qemu-img create -f qcow2 -u -b nowhere -F qcow2 fake 1M &&"
          "chmod u+w web.img && dd if=fake of=web.img conv=notrunc && chmod u-w web.img && rm fake");
     for (unsigned i = 0; i < web.count; i++)
-        delete_snapshot(i); /* the base has other content */
+        ASSERT_OK(saved_disk_delete(&web, i)); /* the base has other content */
     assert_int_equal(prune(), 2);
     assert_true(is_there(3));
 }

@@ -17,12 +17,6 @@
 #include "base/limits.h"
 #include "snapshot/snapshot_store.h"
 
-static void close_folder(DIR **folder)
-{
-    if (*folder != NULL)
-        (void)closedir(*folder);
-}
-
 static struct err *join(const char *folder, const char *name, char **out_path)
 {
     if (asprintf(out_path, "%s/%s", folder, name) < 0)
@@ -75,7 +69,7 @@ static struct err *add_folder(const char *path, const char *name, struct name_li
 /* The folders in it, whatever they are called. */
 static struct err *list_folders(const char *path, struct name_list *folders)
 {
-    CLEANUP(close_folder) DIR *folder = opendir(path);
+    CLEANUP(cleanup_folder) DIR *folder = opendir(path);
 
     if (folder == NULL)
         return err_errno(errno, "look into '%s'", path);

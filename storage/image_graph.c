@@ -18,19 +18,6 @@
 #include "base/cleanup.h"
 #include "base/file_io.h"
 
-static void close_folder(DIR **folder)
-{
-    if (*folder != NULL)
-        (void)closedir(*folder);
-}
-
-static const char *name_of(const char *path)
-{
-    const char *slash = strrchr(path, '/');
-
-    return slash == NULL ? path : slash + 1;
-}
-
 static bool is_same(const struct stat *a, const struct stat *b)
 {
     return a->st_dev == b->st_dev && a->st_ino == b->st_ino;
@@ -80,7 +67,7 @@ static struct err *add_file(struct image_graph *graph, char *path, const struct 
                             bool is_link)
 {
     struct image_node node = {.path = path,
-                              .name = name_of(path),
+                              .name = name_in_folder(path),
                               .status = *status,
                               .is_link = is_link,
                               .backing = IMAGE_GRAPH_NONE};
@@ -113,7 +100,7 @@ static struct err *add_entry(struct image_graph *graph, const char *folder, cons
 
 struct err *image_graph_add_folder(struct image_graph *graph, const char *path)
 {
-    CLEANUP(close_folder) DIR *folder = opendir(path);
+    CLEANUP(cleanup_folder) DIR *folder = opendir(path);
 
     if (folder == NULL)
         return err_errno(errno, "look for images in '%s'", path);

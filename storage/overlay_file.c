@@ -25,19 +25,6 @@
 #define SUFFIX        ".qcow2"
 #define OVERLAY_MODE  0644
 
-static void close_folder(DIR **folder)
-{
-    if (*folder != NULL)
-        (void)closedir(*folder);
-}
-
-static const char *name_of(const char *path)
-{
-    const char *slash = strrchr(path, '/');
-
-    return slash == NULL ? path : slash + 1;
-}
-
 /* ".000001" at `text`, followed by the end or by `after`? */
 static bool parse_number(const char *text, const char *after, unsigned *out_number)
 {
@@ -77,12 +64,12 @@ static bool ends_in(const char *name, size_t len, const char *suffix)
 enum overlay_file_kind overlay_file_look(const char *path, const char *name, unsigned *out_number)
 {
     CLEANUP(cleanup_free) char *image = NULL;
-    size_t len = stem_len(name_of(path));
+    size_t len = stem_len(name_in_folder(path));
     bool is_merging = ends_in(name, strlen(name), OVERLAY_FILE_MERGING_SUFFIX);
 
     *out_number = 0;
     image = strndup(name, strlen(name) - (is_merging ? strlen(OVERLAY_FILE_MERGING_SUFFIX) : 0));
-    if (image == NULL || stem_len(image) != len || strncmp(image, name_of(path), len) != 0)
+    if (image == NULL || stem_len(image) != len || strncmp(image, name_in_folder(path), len) != 0)
         return OVERLAY_FILE_OTHER;
     bool is_numbered = parse_number(image + len, SUFFIX, out_number);
     if (!is_numbered)
@@ -95,7 +82,7 @@ enum overlay_file_kind overlay_file_look(const char *path, const char *name, uns
 /* 0: there is none. */
 static struct err *newest_number(const char *folder_path, const char *name, unsigned *out_number)
 {
-    CLEANUP(close_folder) DIR *folder = opendir(folder_path);
+    CLEANUP(cleanup_folder) DIR *folder = opendir(folder_path);
     size_t len = stem_len(name);
     unsigned newest = 0, number;
 
@@ -133,11 +120,11 @@ struct err *overlay_file_next(const char *path, char **out_path)
     unsigned number;
 
     TRY(folder_of(path, &folder));
-    TRY(newest_number(folder, name_of(path), &number));
+    TRY(newest_number(folder, name_in_folder(path), &number));
     if (number == NUMBER_MAX)
         return err_new(ERR_INVALID, "image '%s' has the largest number of an overlay already",
                        path);
-    return path_of_number(folder, name_of(path), number + 1, out_path);
+    return path_of_number(folder, name_in_folder(path), number + 1, out_path);
 }
 
 struct err *overlay_file_newest(const char *path, char **out_path)
@@ -146,15 +133,15 @@ struct err *overlay_file_newest(const char *path, char **out_path)
     unsigned number;
 
     TRY(folder_of(path, &folder));
-    TRY(newest_number(folder, name_of(path), &number));
+    TRY(newest_number(folder, name_in_folder(path), &number));
     *out_path = NULL;
-    return number == 0 ? NULL : path_of_number(folder, name_of(path), number, out_path);
+    return number == 0 ? NULL : path_of_number(folder, name_in_folder(path), number, out_path);
 }
 
 struct err *overlay_file_sibling(const char *path, const char *suffix, char **out_path)
 {
     CLEANUP(cleanup_free) char *folder = NULL;
-    const char *name = name_of(path);
+    const char *name = name_in_folder(path);
 
     TRY(folder_of(path, &folder));
     if (asprintf(out_path, "%s/%.*s.%s", folder, (int)stem_len(name), name, suffix) < 0)
@@ -176,7 +163,7 @@ struct err *overlay_file_backing_name(const char *path, const char *backing_path
         return err_errno(errno, "folder '%s'", backing_folder);
 
     bool is_same = status.st_dev == backing_status.st_dev && status.st_ino == backing_status.st_ino;
-    char *name = is_same ? strdup(name_of(backing_path)) : realpath(backing_path, NULL);
+    char *name = is_same ? strdup(name_in_folder(backing_path)) : realpath(backing_path, NULL);
     if (name == NULL)
         return err_errno(errno, "backing file '%s'", backing_path);
     *out_name = name;

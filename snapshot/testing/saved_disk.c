@@ -61,6 +61,16 @@ void saved_disk_stop(struct saved_disk *disk)
         disk->folder[0] = '\0';
 }
 
+const char *saved_disk_at(const struct saved_disk *disk, const char *name)
+{
+    static char paths[16][128];
+    static unsigned next;
+    char *text = paths[next++ % 16];
+
+    (void)snprintf(text, sizeof(paths[0]), "%s/%s", disk->folder, name);
+    return text;
+}
+
 struct err *saved_disk_change(struct saved_disk *disk)
 {
     static uint8_t data[16 * 4096];

@@ -35,6 +35,9 @@ struct saved_disk {
 ERR_RESULT saved_disk_start(struct saved_disk *disk);
 void saved_disk_stop(struct saved_disk *disk);
 
+/* The path of something in the disk's folder, until sixteen more were asked for. */
+const char *saved_disk_at(const struct saved_disk *disk, const char *name);
+
 ERR_RESULT saved_disk_change(struct saved_disk *disk);
 /* Changes it afterwards. Into the store "old": as a version does that writes down nothing. */
 ERR_RESULT saved_disk_save(struct saved_disk *disk, const char *store);
