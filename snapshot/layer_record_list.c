@@ -112,7 +112,7 @@ static struct err *insert_range(Ferry__LayerRecord *record, size_t at, unsigned 
 static void join_ranges(Ferry__LayerRecord *record, size_t at)
 {
     record->sealed[at]->last = record->sealed[at + 1]->last;
-    free(record->sealed[at + 1]);
+    ferry__layer_record_range__free_unpacked(record->sealed[at + 1], NULL);
     record->n_sealed--;
     memmove(&record->sealed[at + 1], &record->sealed[at + 2],
             (record->n_sealed - at - 1) * sizeof(*record->sealed));
