@@ -37,17 +37,11 @@ static void give_back(struct layer_stack *stack, struct stacked *from)
         stacked_free(from);
 }
 
-/* What the index does not say yet, a hundred layers may have to be asked for, most of them on disk.
- * That is done before the lock is held, so that requests elsewhere on the disk do not wait. */
-static void warm_up(struct layer_stack *stack, uint64_t offset)
+/* Each part of the disk begins with another layer: who follows another through all of them would
+ * wait for it at each. */
+static void warm_up(struct layer_stack *stack, struct stacked *const *layers, unsigned count,
+                    uint64_t offset)
 {
-    struct stacked *layers[LAYERS_MAX];
-
-    lock_acquire(&stack->lock);
-    unsigned count = layer_hold_newer_locked(stack, offset, layers);
-    lock_release(&stack->lock);
-    /* Each part of the disk begins with another layer: who follows another through all of them
-     * would wait for it at each. */
     for (unsigned i = 0; i < count; i++) {
         struct stacked *layer = layers[(i + (offset >> LAYER_LEAF_BITS) * WARM_STRIDE) % count];
         layer_warm(layer, offset);
@@ -59,8 +53,17 @@ static void warm_up(struct layer_stack *stack, uint64_t offset)
 static struct err *take_piece(struct layer_stack *stack, uint64_t offset, uint64_t len,
                               struct layer_piece *out_piece)
 {
-    warm_up(stack, offset);
+    struct stacked *newer[LAYERS_MAX];
+
     lock_acquire(&stack->lock);
+    unsigned count = layer_hold_newer_locked(stack, offset, newer);
+    if (count > 0) {
+        /* A hundred layers may have to be asked, most of them on disk. That is done without the
+         * lock, so that requests elsewhere on the disk do not wait. */
+        lock_release(&stack->lock);
+        warm_up(stack, newer, count, offset);
+        lock_acquire(&stack->lock);
+    }
     struct err *err = layer_find_locked(stack, offset, len, out_piece);
     if (err == NULL && out_piece->from != NULL)
         out_piece->from->readers++;
