@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "base/cleanup.h"
+#include "base/file_io.h"
 #include "base/limits.h"
 #include "control/control_client.h"
 #include "snapshot/layer_prune.h"
@@ -68,7 +69,7 @@ static struct err *remove_merged(const struct layer_list *list, struct layer_ran
     struct layer_prune_report report;
 
     for (unsigned i = range.first; i < range.last; i++)
-        TRY(name_list_add(&names, strrchr(list->layers[i].path, '/') + 1));
+        TRY(name_list_add(&names, name_in_folder(list->layers[i].path)));
     struct err *err = layer_prune(&request, LAYER_PRUNE_TRY_REMOVE, &report);
     if (err != NULL && err_kind(err) == ERR_DENIED) {
         err_free(err);

@@ -122,12 +122,11 @@ static struct err *note_link(struct held_layers *held, const struct link *link, 
  * comes after it has a number. */
 static struct err *hold_link(struct held_layers *held, const struct link *link)
 {
-    const char *slash = strrchr(link->path, '/');
     unsigned number = 0;
     int fd = -1;
 
     enum overlay_file_kind kind =
-        overlay_file_look(link->path, slash == NULL ? link->path : slash + 1, &number);
+        overlay_file_look(link->path, name_in_folder(link->path), &number);
     if (kind != OVERLAY_FILE_OVERLAY && (!link->is_first || link->disk->is_read_only))
         return NULL;
     TRY(hold_record(held, link, &fd));

@@ -187,10 +187,8 @@ static struct err *map(struct dirty_blocks *blocks)
 
 static void set_image(struct header *header, const char *image)
 {
-    const char *slash = strrchr(image, '/');
-
     memset(header->image, 0, sizeof(header->image));
-    (void)snprintf(header->image, sizeof(header->image), "%s", slash == NULL ? image : slash + 1);
+    (void)snprintf(header->image, sizeof(header->image), "%s", name_in_folder(image));
 }
 
 /* Room for the whole file is taken now: a mapped page without room would end the process. */

@@ -362,8 +362,7 @@ static struct err *is_same_name(const char *a, const char *b, bool *out_is_same)
         TRY(folder_of(names[i], &folder));
         if (stat(folder, &status[i]) != 0)
             return err_errno(errno, "folder '%s'", folder);
-        const char *slash = strrchr(names[i], '/');
-        names[i] = slash == NULL ? names[i] : slash + 1;
+        names[i] = name_in_folder(names[i]);
     }
     *out_is_same = strcmp(names[0], names[1]) == 0 && status[0].st_dev == status[1].st_dev &&
                    status[0].st_ino == status[1].st_ino;

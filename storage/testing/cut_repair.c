@@ -8,6 +8,7 @@
 #include "base/unit_test.h"
 #include "storage/qcow/qcow_repair.h"
 #include "storage/testing/host_file_fake.h"
+#include "storage/testing/qcow_checker.h"
 
 uint8_t *cut_repair(const struct cut_state *state, size_t *out_len)
 {
@@ -23,5 +24,8 @@ uint8_t *cut_repair(const struct cut_state *state, size_t *out_len)
                  state->which, (unsigned long long)report.after.errors,
                  (unsigned long long)report.after.leaks);
     host_file_destroy(file);
+    struct qcow_verdict verdict = qcow_checker_run(bytes, *out_len);
+    if (verdict.errors > 0 || verdict.leaks > 0)
+        fail_msg("cut after %zu writes, %s, repaired: %s", state->cut, state->which, verdict.first);
     return bytes;
 }

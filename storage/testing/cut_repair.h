@@ -10,7 +10,8 @@
 
 #include "storage/testing/cut_states.h"
 
-/* A copy of the state after qcow_repair, which must leave neither errors nor leaks; free() it. */
+/* A copy of the state after qcow_repair, which must leave neither errors nor leaks, as it says and
+ * as the independent checker finds; free() it. */
 uint8_t *cut_repair(const struct cut_state *state, size_t *out_len);
 
 #endif

@@ -15,6 +15,7 @@
 
 #include "base/checked_math.h"
 #include "base/cleanup.h"
+#include "base/file_io.h"
 #include "base/log.h"
 #include "control/runtime_folder.h"
 #include "snapshot/layer_prune.h"
@@ -172,7 +173,7 @@ static void look(struct prune_run *run)
 static struct err *only_those(const struct layer_prune_report *report, struct name_list *names)
 {
     for (size_t i = 0; i < report->count; i++)
-        TRY(name_list_add(names, strrchr(report->files[i].path, '/') + 1));
+        TRY(name_list_add(names, name_in_folder(report->files[i].path)));
     return NULL;
 }
 
