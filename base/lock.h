@@ -42,6 +42,7 @@
     X(MIGRATION_PROGRESS)                                                                          \
     X(LINK)                                                                                        \
     X(LINK_SEND)                                                                                   \
+    X(LOOP_WORKER)                                                                                 \
     X(VCPU_GATE)                                                                                   \
     X(DEVICES)                                                                                     \
     X(VIRTQUEUE)                                                                                   \

@@ -29,6 +29,7 @@
 #include "vmm/kvm/kvm_vcpu.h"
 #include "vmm/kvm/kvm_vm.h"
 #include "vmm/machine/loop_wake.h"
+#include "vmm/machine/loop_worker.h"
 #include "vmm/machine/machine_console.h"
 #include "vmm/machine/machine_internal.h"
 #include "vmm/memory/dirty_tracker.h"
@@ -181,6 +182,7 @@ static struct err *create_vcpus(struct machine *machine)
 static struct err *create_parts(struct machine *machine)
 {
     TRY(loop_wake_create(machine->loop, on_wish, machine, &machine->wake));
+    TRY(loop_worker_create(machine->loop, &machine->worker));
     TRY(kvm_vm_create(&machine->kvm));
     TRY(choose_cpuid(machine));
     TRY(create_memory(machine));
@@ -245,6 +247,7 @@ void machine_destroy(struct machine *machine)
 {
     if (machine == NULL)
         return;
+    machine_stop_worker(machine);
     if (machine->vcpus != NULL)
         vcpu_set_pause(machine->vcpus);
     machine_devices_stop(machine);
@@ -302,9 +305,6 @@ struct err *machine_pause(struct machine *machine, struct paused_machine **out_p
     bool is_any = false;
 
     ASSERT(machine->is_running);
-    /* Most of what must be durable goes out while the guest runs, so that the flush in the pause
-     * finds little. */
-    TRY(err_wrap(machine_disks_flush(machine), "pause the machine"));
     stand(machine);
     struct err *err = fulfil(machine, &event, &is_any);
     if (err != NULL) {
@@ -318,7 +318,7 @@ struct err *machine_pause(struct machine *machine, struct paused_machine **out_p
     if (machine->is_off)
         return err_new(ERR_STATE, "the guest has switched itself off");
 
-    err = machine_disks_flush(machine);
+    err = machine_flush_disks(machine);
     if (err != NULL) {
         struct paused_machine *paused = &machine->paused;
         struct err *resume_err = machine_resume(&paused);
@@ -357,6 +357,19 @@ struct err *machine_reset(struct paused_machine *paused)
         return err_new(ERR_STATE, "its kernel is not known here, so it can not boot again");
     machine_devices_reset(machine);
     return load_kernel(machine);
+}
+
+struct err *machine_do_later(struct machine *machine, struct loop_job *job)
+{
+    if (machine->worker == NULL)
+        return err_new(ERR_STATE, "the machine ends");
+    loop_worker_give(machine->worker, job);
+    return NULL;
+}
+
+void machine_stop_worker(struct machine *machine)
+{
+    loop_worker_destroy(TAKE_PTR(machine->worker));
 }
 
 struct guest_memory *machine_memory(struct machine *machine)

@@ -6,7 +6,7 @@
  *
  * Only a paused machine can be saved: machine_pause yields the struct paused_machine that the
  * functions below take, and machine_resume consumes it.
- * Thread: loop only.
+ * Thread: loop only, but for functions that say that the machine's worker may call them.
  */
 #ifndef VMM_MACHINE_MACHINE_H
 #define VMM_MACHINE_MACHINE_H
@@ -22,6 +22,7 @@
 struct dirty_tracker;
 struct event_loop;
 struct guest_memory;
+struct loop_job;
 struct machine;
 struct paused_machine;
 struct section_list;
@@ -55,7 +56,16 @@ ERR_RESULT machine_boot(struct machine *machine, struct paused_machine **out_pau
 ERR_RESULT machine_load(struct machine *machine, const struct section_list *sections,
                         struct paused_machine **out_paused);
 
-/* vCPUs stand still, block I/O is drained and flushed, packets in flight are settled. */
+/* Hands what takes long to the machine's worker; see loop_worker.h. ERR_STATE: it was stopped. */
+ERR_RESULT machine_do_later(struct machine *machine, struct loop_job *job);
+/* Cancels what the worker has not begun and waits for the rest. */
+void machine_stop_worker(struct machine *machine);
+
+/* What is written and not durable goes out. Thread: loop, worker. */
+ERR_RESULT machine_flush_disks(struct machine *machine);
+
+/* vCPUs stand still, block I/O is drained and flushed, packets in flight are settled. The pause is
+ * short if the disks were flushed just before. */
 ERR_RESULT machine_pause(struct machine *machine, struct paused_machine **out_paused);
 /* Opens (and locks) disks that are not open. On error the machine stays paused, *inout_paused
  * valid. */
@@ -66,7 +76,7 @@ ERR_RESULT machine_reset(struct paused_machine *paused);
 /* Opens (and locks) the disks that are not open: what is most likely to fail of a resume. */
 ERR_RESULT machine_open_disks(struct paused_machine *paused);
 
-/* Can every disk be opened here, apart from locks? Looks only. */
+/* Can every disk be opened here, apart from locks? Looks only. Thread: loop, worker. */
 ERR_RESULT machine_check_disks(const struct machine *machine);
 
 /* Why the guest waits for a disk: one line each, at most MACHINE_DISKS_MAX. */
@@ -76,7 +86,8 @@ size_t machine_disk_problems(const struct machine *machine,
 /* Tries again now what waits. False when nothing does. */
 bool machine_retry_disks(struct machine *machine);
 
-/* Makes an overlay for each writable disk, for a freeze later; earlier ones are removed. */
+/* Makes an overlay for each writable disk, for a freeze later; earlier ones are removed.
+ * Thread: worker. */
 ERR_RESULT machine_prepare_disks(struct machine *machine);
 void machine_forget_prepared_disks(struct machine *machine); /* removes them */
 /* Switches each disk to its overlay. On error, those switched before the one that failed stay
@@ -84,11 +95,11 @@ void machine_forget_prepared_disks(struct machine *machine); /* removes them */
 ERR_RESULT machine_freeze_disks(struct paused_machine *paused,
                                 Ferry__ControlFrozenDisks **out_disks);
 
-/* A layer of a disk was merged with some below it; see disk_image_swap_layers. */
+/* A layer of a disk was merged with some below it; see disk_image_swap_layers. Thread: worker. */
 ERR_RESULT machine_swap_layers(struct machine *machine, const char *disk_id, const char *path,
                                unsigned *out_gone);
 
-/* What a tracker of a disk has noted becomes a copy's; see dirty_blocks_begin. */
+/* What a tracker of a disk has noted becomes a copy's; see dirty_blocks_begin. Thread: worker. */
 ERR_RESULT machine_begin_copy(struct machine *machine, const char *disk_id, const char *tracker);
 
 /* Locks are given up, and taken again; see storage/disk_image.h. */

@@ -139,32 +139,15 @@ static struct err *complete_incoming(struct machine_control *control)
     return NULL;
 }
 
-static struct err *pause_machine(struct machine_control *control, struct machine_call *call)
-{
-    bool is_held = call->request->pause->hold != 0;
-
-    if (control->run_state == FERRY__CONTROL_RUN_STATE__RUN_STATE_INCOMING && !is_held) {
-        TRY(complete_incoming(control));
-        return machine_open_disks(control->paused);
-    }
-    TRY(machine_control_expect(control, FERRY__CONTROL_RUN_STATE__RUN_STATE_RUNNING, "pause"));
-    TRY(machine_pause(control->machine, &control->paused));
-    control->pause_holder = is_held ? call->connection : 0;
-    return NULL;
-}
-
+/* An incoming machine that is to be left paused. */
 struct err *machine_call_pause(struct machine_control *control, struct machine_call *call)
 {
-    Ferry__ControlPaused paused = FERRY__CONTROL_PAUSED__INIT;
-    Ferry__ControlReply reply = FERRY__CONTROL_REPLY__INIT;
-
-    TRY(pause_machine(control, call));
-    machine_control_note_pause(control, control_call_program(call->call));
-    paused.paused_ns = machine_last_exit_ns(control->machine);
-    paused.realtime_ns = clock_realtime_ns();
-    reply.result_case = FERRY__CONTROL_REPLY__RESULT_PAUSED;
-    reply.paused = &paused;
-    machine_call_reply(call, &reply, NULL, 0);
+    if (control->run_state != FERRY__CONTROL_RUN_STATE__RUN_STATE_INCOMING ||
+        call->request->pause->hold != 0)
+        return machine_call_pause_later(control, call);
+    TRY(complete_incoming(control));
+    TRY(machine_open_disks(control->paused));
+    machine_call_reply_paused(control, call);
     return NULL;
 }
 
@@ -192,20 +175,6 @@ struct err *machine_call_power_button(struct machine_control *control, struct ma
                                "press the power button"));
     (void)machine_power_button(control->machine);
     return NULL;
-}
-
-struct err *machine_call_reset(struct machine_control *control, struct machine_call *call)
-{
-    (void)call;
-    TRY(machine_control_expect(control, FERRY__CONTROL_RUN_STATE__RUN_STATE_RUNNING, "reset"));
-    TRY(machine_pause(control->machine, &control->paused));
-    struct err *err = machine_reset(control->paused);
-    struct err *resume_err = machine_control_run(control);
-    if (err == NULL)
-        control->counters.resets++;
-    if (err != NULL)
-        err_free(resume_err);
-    return err != NULL ? err : resume_err;
 }
 
 struct err *machine_call_quit(struct machine_control *control, struct machine_call *call)

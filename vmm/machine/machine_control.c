@@ -89,12 +89,31 @@ void machine_control_end(struct machine_control *control, const char *reason)
     control->config.on_end(control->config.context, reason);
 }
 
-void machine_control_note_pause(struct machine_control *control, const char *program)
+void machine_call_conclude(struct machine_call *call, struct err *err)
 {
+    if (call->is_answered)
+        err_free(err);
+    else if (err != NULL)
+        control_call_fail(call->call, err);
+    else
+        control_call_done(call->call);
+}
+
+void machine_call_reply_paused(struct machine_control *control, struct machine_call *call)
+{
+    Ferry__ControlPaused paused = FERRY__CONTROL_PAUSED__INIT;
+    Ferry__ControlReply reply = FERRY__CONTROL_REPLY__INIT;
+
     control->run_state = FERRY__CONTROL_RUN_STATE__RUN_STATE_PAUSED;
     control->paused_since_ns = clock_monotonic_ns();
     control->counters.pauses++;
-    (void)snprintf(control->paused_by, sizeof(control->paused_by), "%s", program);
+    (void)snprintf(control->paused_by, sizeof(control->paused_by), "%s",
+                   control_call_program(call->call));
+    paused.paused_ns = machine_last_exit_ns(control->machine);
+    paused.realtime_ns = clock_realtime_ns();
+    reply.result_case = FERRY__CONTROL_REPLY__RESULT_PAUSED;
+    reply.paused = &paused;
+    machine_call_reply(call, &reply, NULL, 0);
 }
 
 struct err *machine_control_run(struct machine_control *control)
@@ -194,12 +213,7 @@ static void handle(struct control_handler *handler, struct control_call *call,
                       (int)request->call_case);
     else
         err = call_rows[i].run(control, &machine_call);
-    if (machine_call.is_answered)
-        err_free(err);
-    else if (err != NULL)
-        control_call_fail(call, err);
-    else
-        control_call_done(call);
+    machine_call_conclude(&machine_call, err);
 }
 
 /* After the hand-over only the target may run, whatever became of who carried it out. */
@@ -285,6 +299,8 @@ void machine_control_destroy(struct machine_control *control)
     if (control == NULL)
         return;
     machine_settle_stop(control->settle);
+    if (control->machine != NULL)
+        machine_stop_worker(control->machine);
     for (size_t i = 0; i < CONTROL_CLIENTS_MAX; i++) {
         if (control->borrowers[i].connection != 0)
             machine_lending_closed(control, control->borrowers[i].connection);

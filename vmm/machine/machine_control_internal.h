@@ -55,6 +55,7 @@ struct machine_control {
     unsigned pause_holder;    /* connections; 0: none */
     unsigned incoming_holder; /* the machine goes with it until it is resumed */
     unsigned prepare_holder;
+    bool is_preparing; /* for it, or for one that has closed since */
     struct machine_borrower borrowers[CONTROL_CLIENTS_MAX];
 
     struct lazy_memory *lazy; /* while memory is loaded on demand */
@@ -98,10 +99,14 @@ machine_call_run machine_call_lend_memory, machine_call_harvest, machine_call_re
 machine_call_run machine_call_prepare_disks, machine_call_freeze_disks, machine_call_check_disks,
     machine_call_swap_layers, machine_call_begin_copy, machine_call_hand_over,
     machine_call_take_back;
+/* As "pause", of a machine that runs; machine_call_pause is for others, too. */
+machine_call_run machine_call_pause_later;
 machine_call_run machine_call_configure, machine_call_load_state, machine_call_memory_source;
 
 void machine_call_reply(struct machine_call *call, Ferry__ControlReply *reply, const int *fds,
                         size_t fd_count);
+/* The end of a call: "done", or the error, unless it was answered. */
+void machine_call_conclude(struct machine_call *call, struct err *err);
 
 /* ERR_STATE unless the machine is in that state; the error begins with `what`. */
 ERR_RESULT machine_control_expect(const struct machine_control *control,
@@ -116,7 +121,8 @@ ERR_RESULT machine_control_create_machine(struct machine_control *control,
                                           const int *tap_fds, size_t tap_fd_count);
 ERR_RESULT machine_control_listen(struct machine_control *control);
 ERR_RESULT machine_control_run(struct machine_control *control); /* resume, and keep the books */
-void machine_control_note_pause(struct machine_control *control, const char *program);
+/* The machine has been paused by this call: keeps the books and says when. */
+void machine_call_reply_paused(struct machine_control *control, struct machine_call *call);
 void machine_control_end(struct machine_control *control, const char *reason);
 
 /* Undo for a connection that closed. */

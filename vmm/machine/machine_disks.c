@@ -1,6 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * machine_disks.c - a machine's disks: opened late, flushed in a pause, frozen, handed over.
+ *
+ * What takes long is done by the machine's worker while the guest runs: overlays are prepared,
+ * layers exchanged, data flushed. What changes which image a disk is settles the worker first.
  * Tested by: tests/system.
  */
 #include <stdlib.h>
@@ -12,6 +15,7 @@
 #include "storage/dirty_blocks.h"
 #include "storage/disk_image.h"
 #include "vmm/devices/virtio/virtio_blk.h"
+#include "vmm/machine/loop_worker.h"
 #include "vmm/machine/machine_internal.h"
 
 #define OVERLAY_FORMAT "qcow2"
@@ -60,8 +64,10 @@ static struct err *open_disk(const struct machine *machine, struct machine_disk 
 struct err *machine_disks_open(struct machine *machine)
 {
     for (size_t i = 0; i < machine->disk_count; i++) {
-        if (machine->disks[i].block == NULL)
-            TRY(open_disk(machine, &machine->disks[i]));
+        if (machine->disks[i].block != NULL)
+            continue;
+        loop_worker_settle(machine->worker);
+        TRY(open_disk(machine, &machine->disks[i]));
     }
     return NULL;
 }
@@ -104,7 +110,7 @@ bool machine_retry_disks(struct machine *machine)
     return is_any;
 }
 
-struct err *machine_disks_flush(struct machine *machine)
+struct err *machine_flush_disks(struct machine *machine)
 {
     for (size_t i = 0; i < machine->disk_count; i++) {
         struct machine_disk *disk = &machine->disks[i];
@@ -142,26 +148,7 @@ static struct err *prepare_disk(struct machine_disk *disk)
     return disk_image_prepare(disk->block, disk->overlay);
 }
 
-struct err *machine_prepare_disks(struct machine *machine)
-{
-    machine_forget_prepared_disks(machine);
-    for (size_t i = 0; i < machine->disk_count; i++) {
-        struct machine_disk *disk = &machine->disks[i];
-        if (disk->config->read_only)
-            continue;
-        struct err *err =
-            disk->block == NULL
-                ? err_new(ERR_STATE, "it has not been opened yet: the machine never ran")
-                : prepare_disk(disk);
-        if (err != NULL) {
-            machine_forget_prepared_disks(machine);
-            return err_wrap(err, "prepare disk '%s'", disk->config->id);
-        }
-    }
-    return NULL;
-}
-
-void machine_forget_prepared_disks(struct machine *machine)
+static void forget_prepared(struct machine *machine)
 {
     for (size_t i = 0; i < machine->disk_count; i++) {
         struct machine_disk *disk = &machine->disks[i];
@@ -172,6 +159,31 @@ void machine_forget_prepared_disks(struct machine *machine)
         (void)unlink(disk->overlay);
         free(TAKE_PTR(disk->overlay));
     }
+}
+
+struct err *machine_prepare_disks(struct machine *machine)
+{
+    forget_prepared(machine);
+    for (size_t i = 0; i < machine->disk_count; i++) {
+        struct machine_disk *disk = &machine->disks[i];
+        if (disk->config->read_only)
+            continue;
+        struct err *err =
+            disk->block == NULL
+                ? err_new(ERR_STATE, "it has not been opened yet: the machine never ran")
+                : prepare_disk(disk);
+        if (err != NULL) {
+            forget_prepared(machine);
+            return err_wrap(err, "prepare disk '%s'", disk->config->id);
+        }
+    }
+    return NULL;
+}
+
+void machine_forget_prepared_disks(struct machine *machine)
+{
+    loop_worker_settle(machine->worker);
+    forget_prepared(machine);
 }
 
 static struct err *set_text(char **field, const char *text)
@@ -236,8 +248,9 @@ struct err *machine_freeze_disks(struct paused_machine *paused,
         return err_new(ERR_NO_MEMORY, "disks");
     ferry__control_frozen_disks__init(disks);
 
+    loop_worker_settle(paused->machine->worker);
     struct err *err = freeze_all(paused->machine, disks);
-    machine_forget_prepared_disks(paused->machine);
+    forget_prepared(paused->machine);
     if (err != NULL) {
         ferry__control_frozen_disks__free_unpacked(disks, NULL);
         return err;
@@ -313,6 +326,7 @@ struct err *machine_hand_over_disks(struct paused_machine *paused)
 {
     struct machine *machine = paused->machine;
 
+    loop_worker_settle(machine->worker);
     for (size_t i = 0; i < machine->disk_count; i++) {
         struct err *err = hand_over(&machine->disks[i]);
         if (err != NULL) {
@@ -325,5 +339,6 @@ struct err *machine_hand_over_disks(struct paused_machine *paused)
 
 struct err *machine_take_back_disks(struct paused_machine *paused)
 {
+    loop_worker_settle(paused->machine->worker);
     return take_back(paused->machine, paused->machine->disk_count);
 }

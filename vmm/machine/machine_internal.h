@@ -26,6 +26,7 @@ struct kvm_cpuid2;
 struct kvm_interrupts;
 struct kvm_vm;
 struct loop_wake;
+struct loop_worker;
 struct pci_bus;
 struct vcpu_set;
 
@@ -80,6 +81,7 @@ struct machine {
     bool are_devices_started;
     char *failure; /* owned; NULL: none */
 
+    struct loop_worker *worker; /* owned; NULL once it was stopped */
     struct loop_wake *wake;
     /* Bits of enum machine_wish: set by vCPU threads (release), taken by the loop (acquire). The
      * first thread to fail writes the reason, before it sets WISH_FAILED. */
@@ -100,7 +102,6 @@ void machine_devices_reset(struct machine *machine);
 
 /* machine_disks.c */
 ERR_RESULT machine_disks_open(struct machine *machine); /* those that are not open */
-ERR_RESULT machine_disks_flush(struct machine *machine);
 void machine_disks_close(struct machine *machine);
 
 /* machine_description.c */

@@ -238,23 +238,13 @@ struct err *machine_call_keep_tracking(struct machine_control *control, struct m
     return dirty_consumer_keep(consumer, call->request->keep_tracking->snapshot);
 }
 
-struct err *machine_call_prepare_disks(struct machine_control *control, struct machine_call *call)
-{
-    TRY(machine_control_expect_machine(control, "prepare disks"));
-    if (control->prepare_holder != 0 && control->prepare_holder != call->connection)
-        return err_new(ERR_STATE, "prepare disks: another connection has prepared them");
-    TRY(machine_prepare_disks(control->machine));
-    control->prepare_holder = call->connection;
-    return NULL;
-}
-
 struct err *machine_call_freeze_disks(struct machine_control *control, struct machine_call *call)
 {
     Ferry__ControlReply reply = FERRY__CONTROL_REPLY__INIT;
     Ferry__ControlFrozenDisks *disks = NULL;
 
     TRY(machine_control_expect_own_pause(control, call, "freeze disks"));
-    if (control->prepare_holder != call->connection)
+    if (control->prepare_holder != call->connection || control->is_preparing)
         return err_new(ERR_STATE, "freeze disks: this connection has not prepared them");
     control->prepare_holder = 0;
     TRY(machine_freeze_disks(control->paused, &disks));
@@ -265,32 +255,6 @@ struct err *machine_call_freeze_disks(struct machine_control *control, struct ma
     machine_call_reply(call, &reply, NULL, 0);
     ferry__control_frozen_disks__free_unpacked(disks, NULL);
     return NULL;
-}
-
-struct err *machine_call_swap_layers(struct machine_control *control, struct machine_call *call)
-{
-    const Ferry__ControlSwapLayers *swap = call->request->swap_layers;
-    unsigned gone = 0;
-
-    TRY(machine_control_expect_machine(control, "swap layers"));
-    TRY(machine_swap_layers(control->machine, swap->disk, swap->path, &gone));
-    log_info("layers merged", "disk='%s' layer='%s' gone=%u", swap->disk, swap->path, gone);
-    return NULL;
-}
-
-struct err *machine_call_begin_copy(struct machine_control *control, struct machine_call *call)
-{
-    const Ferry__ControlBeginCopy *begin = call->request->begin_copy;
-
-    TRY(machine_control_expect_machine(control, "begin a copy"));
-    return machine_begin_copy(control->machine, begin->disk, begin->tracker);
-}
-
-struct err *machine_call_check_disks(struct machine_control *control, struct machine_call *call)
-{
-    (void)call;
-    TRY(machine_control_expect_machine(control, "check disks"));
-    return machine_check_disks(control->machine);
 }
 
 struct err *machine_call_hand_over(struct machine_control *control, struct machine_call *call)
@@ -331,8 +295,10 @@ struct err *machine_call_take_back(struct machine_control *control, struct machi
 void machine_lending_closed(struct machine_control *control, unsigned connection)
 {
     return_memory(control, connection);
-    if (control->prepare_holder == connection && connection != 0) {
+    if (control->prepare_holder != connection || connection == 0)
+        return;
+    control->prepare_holder = 0;
+    /* Else it is done when they are ready. */
+    if (!control->is_preparing)
         machine_forget_prepared_disks(control->machine);
-        control->prepare_holder = 0;
-    }
 }
