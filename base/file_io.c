@@ -68,6 +68,15 @@ struct err *file_sync(int fd, const char *path)
     return NULL;
 }
 
+int file_compare(const struct stat *a, const struct stat *b)
+{
+    if (a->st_dev != b->st_dev)
+        return a->st_dev < b->st_dev ? -1 : 1;
+    if (a->st_ino != b->st_ino)
+        return a->st_ino < b->st_ino ? -1 : 1;
+    return 0;
+}
+
 struct err *file_read_all(const char *path, size_t bytes_max, void **out_data, size_t *out_len)
 {
     /* O_NONBLOCK: opening a FIFO that somebody put there must not hang. */

@@ -8,8 +8,10 @@
 #define BASE_FILE_IO_H
 
 #include <dirent.h>
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <sys/stat.h>
 
 #include "base/err.h"
 
@@ -21,6 +23,15 @@ ERR_RESULT file_sync(int fd, const char *path); /* fdatasync */
 
 /* The whole of a regular file of at most bytes_max bytes; free() the data. A zero byte follows. */
 ERR_RESULT file_read_all(const char *path, size_t bytes_max, void **out_data, size_t *out_len);
+
+/* The order of files by who they are, whatever their names and content: as for qsort, and 0 for two
+ * looks at the same file. */
+int file_compare(const struct stat *a, const struct stat *b);
+
+static inline bool file_is_same(const struct stat *a, const struct stat *b)
+{
+    return file_compare(a, b) == 0;
+}
 
 /* Writes path so that a crash leaves the old file or the new one: temporary file beside it, fsync,
  * rename, fsync of the folder. One writer a path at a time: the temporary file's name is fixed, so

@@ -54,6 +54,22 @@ static int remove_folder(void **state)
     return nftw(folder, remove_entry, 8, FTW_DEPTH | FTW_PHYS);
 }
 
+TEST(a_file_is_the_same_by_all_its_names_and_no_other)
+{
+    struct stat first, link_status, other;
+
+    for (int i = 0; i < 2; i++)
+        ASSERT_OK(file_replace(in_folder(i == 0 ? "one" : "two"), "x", 1, 0600));
+    assert_int_equal(link(in_folder("one"), in_folder("one-more")), 0);
+    assert_int_equal(stat(in_folder("one"), &first), 0);
+    assert_int_equal(stat(in_folder("one-more"), &link_status), 0);
+    assert_int_equal(stat(in_folder("two"), &other), 0);
+
+    assert_true(file_is_same(&first, &link_status));
+    assert_false(file_is_same(&first, &other));
+    assert_int_equal(file_compare(&first, &other), -file_compare(&other, &first));
+}
+
 TEST(what_is_written_at_an_offset_is_read_back)
 {
     const char *path = in_folder("data");
@@ -196,6 +212,7 @@ TEST(the_folder_of_a_path_is_what_stands_before_the_last_slash)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(a_file_is_the_same_by_all_its_names_and_no_other),
         cmocka_unit_test(what_is_written_at_an_offset_is_read_back),
         cmocka_unit_test(reading_past_the_end_is_an_error_that_says_where),
         cmocka_unit_test(a_whole_file_comes_with_a_zero_after_it),

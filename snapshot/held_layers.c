@@ -108,7 +108,7 @@ static struct err *note_link(struct held_layers *held, const struct link *link, 
 
     TRY(real_folder(link->path, &own, &own_status));
     TRY(real_folder(link->disk->path, &top, &top_status));
-    if (own_status.st_dev != top_status.st_dev || own_status.st_ino != top_status.st_ino)
+    if (!file_is_same(&own_status, &top_status))
         need.image_folder = top;
     need.is_sealing = link->is_first && link->disk->is_sealing && held->store_path != NULL;
     struct err *err = layer_record_note(link->path, fd, &need);

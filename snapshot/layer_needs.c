@@ -11,6 +11,7 @@
 #include <string.h>
 
 #include "base/checked_math.h"
+#include "base/file_io.h"
 #include "snapshot/store_id.h"
 #include "snapshot/store_manifests.h"
 
@@ -96,13 +97,7 @@ struct err *layer_needs_add_recorded(struct layer_needs *needs,
 
 static int compare(const void *a, const void *b)
 {
-    const struct stat *one = a, *other = b;
-
-    if (one->st_dev != other->st_dev)
-        return one->st_dev < other->st_dev ? -1 : 1;
-    if (one->st_ino != other->st_ino)
-        return one->st_ino < other->st_ino ? -1 : 1;
-    return 0;
+    return file_compare(a, b);
 }
 
 void layer_needs_sort(struct layer_needs *needs)

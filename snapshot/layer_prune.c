@@ -36,11 +36,6 @@ struct prune {
     struct layer_prune_report report;
 };
 
-static bool is_same(const struct stat *a, const struct stat *b)
-{
-    return a->st_dev == b->st_dev && a->st_ino == b->st_ino;
-}
-
 static struct err *find_folder(struct prune *prune)
 {
     CLEANUP(cleanup_free) char *folder = NULL;
@@ -65,7 +60,7 @@ static struct err *read_record(struct prune *prune)
     for (size_t i = 0; prune->record != NULL && i < prune->record->n_folders; i++) {
         struct stat status;
         if (stat(prune->record->folders[i], &status) == 0 &&
-            is_same(&status, &prune->folder_status))
+            file_is_same(&status, &prune->folder_status))
             continue;
         return err_new(ERR_STATE,
                        "its snapshots know the images in '%s', which is not this folder: it was "
@@ -97,7 +92,7 @@ static struct err *add_folder(struct prune *prune, const char *path)
                          "put it back, or, if it is gone for good, strike it out with --forget",
                          path);
     for (size_t i = 0; i < prune->added_count; i++)
-        if (is_same(&prune->added[i], &status))
+        if (file_is_same(&prune->added[i], &status))
             return NULL;
     struct stat *added = reallocarray(prune->added, prune->added_count + 1, sizeof(*added));
     if (added == NULL)
@@ -210,7 +205,7 @@ static struct err *is_still_free(const struct prune *prune, int fd, const struct
     }
     if (fstat(fd, &status) != 0)
         return err_errno(errno, "look at '%s'", node->path);
-    if (is_held || !is_same(&status, &node->status))
+    if (is_held || !file_is_same(&status, &node->status))
         return NULL;
     if (verdict == LAYER_REMOVABLE)
         *out_is_free = (status.st_mode & WRITE_BITS) == 0;

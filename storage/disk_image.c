@@ -222,8 +222,7 @@ static struct err *check_overlay(const struct disk_image *self, const char *path
         return err_errno(errno, "switch disk '%s'", self->path);
     if (fstat(backing_fd, &named) != 0)
         return err_errno(errno, "backing file '%s' of '%s'", backing_path, overlay_path);
-    if (held.st_dev != named.st_dev || held.st_ino != named.st_ino ||
-        strcmp(header->backing_format, self->format) != 0)
+    if (!file_is_same(&held, &named) || strcmp(header->backing_format, self->format) != 0)
         return err_new(ERR_INVALID, "overlay '%s' is not one of '%s'", overlay_path, path);
     if (overlay->block->virtual_bytes != self->base.virtual_bytes)
         return err_new(ERR_INVALID, "overlay '%s' is not of the size of '%s'", overlay_path, path);
@@ -364,8 +363,7 @@ static struct err *is_same_name(const char *a, const char *b, bool *out_is_same)
             return err_errno(errno, "folder '%s'", folder);
         names[i] = name_in_folder(names[i]);
     }
-    *out_is_same = strcmp(names[0], names[1]) == 0 && status[0].st_dev == status[1].st_dev &&
-                   status[0].st_ino == status[1].st_ino;
+    *out_is_same = strcmp(names[0], names[1]) == 0 && file_is_same(&status[0], &status[1]);
     return NULL;
 }
 

@@ -11,6 +11,7 @@
 #include <sys/stat.h>
 
 #include "base/cleanup.h"
+#include "base/file_io.h"
 #include "base/limits.h"
 #include "storage/image_folders.h"
 #include "storage/layer_stack.h"
@@ -19,8 +20,7 @@
 
 /* The files of the layers so far. */
 struct seen {
-    dev_t devices[DISK_BACKING_DEPTH_MAX + 1];
-    ino_t inodes[DISK_BACKING_DEPTH_MAX + 1];
+    struct stat files[DISK_BACKING_DEPTH_MAX + 1];
     unsigned count;
 };
 
@@ -31,11 +31,9 @@ static struct err *note_seen(struct seen *seen, int fd, const char *path)
     if (fstat(fd, &status) != 0)
         return err_errno(errno, "open image '%s'", path);
     for (unsigned i = 0; i < seen->count; i++)
-        if (seen->devices[i] == status.st_dev && seen->inodes[i] == status.st_ino)
+        if (file_is_same(&seen->files[i], &status))
             return err_new(ERR_INVALID, "image '%s' is its own backing file", path);
-    seen->devices[seen->count] = status.st_dev;
-    seen->inodes[seen->count] = status.st_ino;
-    seen->count++;
+    seen->files[seen->count++] = status;
     return NULL;
 }
 

@@ -18,11 +18,6 @@
 #include "base/cleanup.h"
 #include "base/file_io.h"
 
-static bool is_same(const struct stat *a, const struct stat *b)
-{
-    return a->st_dev == b->st_dev && a->st_ino == b->st_ino;
-}
-
 static struct err *append(struct image_graph *graph, const struct image_node *node)
 {
     if (graph->count == graph->capacity) {
@@ -116,19 +111,10 @@ struct err *image_graph_add_folder(struct image_graph *graph, const char *path)
     }
 }
 
-static int compare_files(const struct stat *a, const struct stat *b)
-{
-    if (a->st_dev != b->st_dev)
-        return a->st_dev < b->st_dev ? -1 : 1;
-    if (a->st_ino != b->st_ino)
-        return a->st_ino < b->st_ino ? -1 : 1;
-    return 0;
-}
-
 static int compare_nodes(const void *a, const void *b)
 {
     const struct image_node *one = a, *other = b;
-    int order = compare_files(&one->status, &other->status);
+    int order = file_compare(&one->status, &other->status);
 
     return order != 0 ? order : strcmp(one->path, other->path);
 }
@@ -140,15 +126,15 @@ size_t image_graph_find(const struct image_graph *graph, const struct stat *stat
 
     while (low < high) {
         size_t middle = low + (high - low) / 2;
-        if (compare_files(&graph->nodes[middle].status, status) < 0)
+        if (file_compare(&graph->nodes[middle].status, status) < 0)
             low = middle + 1;
         else
             high = middle;
     }
-    if (low < graph->sorted && is_same(&graph->nodes[low].status, status))
+    if (low < graph->sorted && file_is_same(&graph->nodes[low].status, status))
         return low;
     for (size_t i = graph->sorted; i < graph->count; i++)
-        if (is_same(&graph->nodes[i].status, status))
+        if (file_is_same(&graph->nodes[i].status, status))
             return i;
     return IMAGE_GRAPH_NONE;
 }
@@ -208,7 +194,8 @@ static size_t names_end(const struct image_graph *graph, size_t first)
 {
     size_t end = first + 1;
 
-    while (end < graph->sorted && is_same(&graph->nodes[end].status, &graph->nodes[first].status))
+    while (end < graph->sorted &&
+           file_is_same(&graph->nodes[end].status, &graph->nodes[first].status))
         end++;
     return end;
 }

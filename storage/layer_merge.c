@@ -103,7 +103,7 @@ static struct err *own_temp(const struct merge *merge, int fd)
 
     TRY(image_lock_take(fd, merge->temp_path, IMAGE_LOCK_WRITER));
     if (fstat(fd, &held) != 0 || stat(merge->temp_path, &named) != 0 ||
-        held.st_dev != named.st_dev || held.st_ino != named.st_ino)
+        !file_is_same(&held, &named))
         return err_new(ERR_DENIED, "another merge into '%s' is at work", merge->newest->path);
     return NULL;
 }
@@ -229,7 +229,7 @@ static struct err *check_unchanged(const struct merge *merge)
 
     if (stat(merge->newest->path, &named) != 0)
         return err_errno(errno, "look at '%s'", merge->newest->path);
-    if (named.st_dev != merge->status.st_dev || named.st_ino != merge->status.st_ino)
+    if (!file_is_same(&named, &merge->status))
         return err_new(ERR_STATE, "'%s' became another file meanwhile", merge->newest->path);
     return NULL;
 }

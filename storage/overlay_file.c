@@ -162,8 +162,8 @@ struct err *overlay_file_backing_name(const char *path, const char *backing_path
     if (stat(backing_folder, &backing_status) != 0)
         return err_errno(errno, "folder '%s'", backing_folder);
 
-    bool is_same = status.st_dev == backing_status.st_dev && status.st_ino == backing_status.st_ino;
-    char *name = is_same ? strdup(name_in_folder(backing_path)) : realpath(backing_path, NULL);
+    char *name = file_is_same(&status, &backing_status) ? strdup(name_in_folder(backing_path))
+                                                        : realpath(backing_path, NULL);
     if (name == NULL)
         return err_errno(errno, "backing file '%s'", backing_path);
     *out_name = name;
