@@ -212,6 +212,22 @@ struct err *control_begin_copy(struct control_client *client, const char *disk, 
     return call_done(client, &request);
 }
 
+struct err *control_grow_disk(struct control_client *client, const char *disk, uint64_t bytes,
+                              bool is_more, uint64_t *out_virtual_bytes)
+{
+    Ferry__ControlGrowDisk grow = FERRY__CONTROL_GROW_DISK__INIT;
+    Ferry__ControlRequest request = bare_request(FERRY__CONTROL_REQUEST__CALL_GROW_DISK);
+    Ferry__ControlReply *reply = NULL;
+    grow.disk = (char *)(uintptr_t)disk;
+    grow.bytes = bytes;
+    grow.is_more = is_more;
+    request.grow_disk = &grow;
+    TRY(call_for(client, &request, FERRY__CONTROL_REPLY__RESULT_DISK_SIZE, &reply));
+    *out_virtual_bytes = reply->disk_size->virtual_bytes;
+    ferry__control_reply__free_unpacked(reply, NULL);
+    return NULL;
+}
+
 struct err *control_swap_layers(struct control_client *client, const char *disk, const char *path)
 {
     Ferry__ControlSwapLayers swap = FERRY__CONTROL_SWAP_LAYERS__INIT;

@@ -64,6 +64,9 @@ ERR_RESULT control_save_state(struct control_client *client, Ferry__ControlReply
 ERR_RESULT control_mark_cut(struct control_client *client);
 ERR_RESULT control_keep_tracking(struct control_client *client, const char *snapshot);
 ERR_RESULT control_prepare_disks(struct control_client *client);
+/* See ControlGrowDisk; gives the size that the disk has then. */
+ERR_RESULT control_grow_disk(struct control_client *client, const char *disk, uint64_t bytes,
+                             bool is_more, uint64_t *out_virtual_bytes);
 ERR_RESULT control_begin_copy(struct control_client *client, const char *disk, const char *tracker);
 ERR_RESULT control_swap_layers(struct control_client *client, const char *disk, const char *path);
 ERR_RESULT control_freeze_disks(struct control_client *client, Ferry__ControlReply **out_reply);

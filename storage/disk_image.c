@@ -350,6 +350,23 @@ struct err *disk_image_switch(struct block **inout_block, const char *path, cons
     return err;
 }
 
+struct err *disk_image_grow(struct block *block, uint64_t virtual_bytes)
+{
+    struct disk_image *self = self_of(block);
+
+    TRY(check_held(self));
+    if (self->access != DISK_IMAGE_WRITABLE)
+        return err_new(ERR_STATE, "disk '%s' is not writable", self->path);
+    if (virtual_bytes < block->virtual_bytes)
+        return err_new(ERR_STATE,
+                       "disk '%s' has %llu bytes, and a machine's disk does not become smaller",
+                       self->path, (unsigned long long)block->virtual_bytes);
+    drop_next(self);
+    struct err *err = image_layer_resize(&self->layer, virtual_bytes);
+    block->virtual_bytes = self->layer.block->virtual_bytes;
+    return err;
+}
+
 /* Do both name the same entry of a folder, whatever file that is by now? */
 static struct err *is_same_name(const char *a, const char *b, bool *out_is_same)
 {

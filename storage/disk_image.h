@@ -80,6 +80,10 @@ void disk_image_unprepare(struct block *block);
 ERR_RESULT disk_image_switch(struct block **inout_block, const char *path, const char *format,
                              const char *overlay_path);
 
+/* Makes a writable, drained disk larger, durably; see image_layer_resize. ERR_STATE: it would
+ * become smaller. An overlay that was prepared for a switch is forgotten: it has the old size. */
+ERR_RESULT disk_image_grow(struct block *block, uint64_t virtual_bytes);
+
 /* A layer of this name below the disk was merged with some that are below it (see layer_merge.h):
  * puts the new file in their place, under reads and writes. Gives how many layers fewer there are.
  */

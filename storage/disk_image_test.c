@@ -216,6 +216,36 @@ TEST(a_prepared_switch_opens_nothing)
     ASSERT_OK(block_close(disk));
 }
 
+TEST(a_disk_grows_on_any_layer_and_forgets_a_smaller_overlay)
+{
+    make_raw("big.img");
+    struct block *disk = open_disk("big.img", "raw", DISK_IMAGE_WRITABLE);
+    fill(disk, DISK_BYTES - 512, 512, 1);
+    ASSERT_OK(disk_image_create_overlay(at("big.000001.qcow2"), at("big.img"), "raw", DISK_BYTES));
+    ASSERT_OK(disk_image_prepare(disk, at("big.000001.qcow2")));
+
+    ASSERT_OK(disk_image_grow(disk, DISK_BYTES + 4096));
+    assert_fails(disk_image_grow(disk, DISK_BYTES), ERR_STATE);
+    assert_fails(disk_image_switch(&disk, at("big.img"), "raw", at("big.000001.qcow2")),
+                 ERR_INVALID);
+    assert_int_equal(unlink(at("big.000001.qcow2")), 0);
+    ASSERT_OK(
+        disk_image_create_overlay(at("big.000001.qcow2"), at("big.img"), "raw", DISK_BYTES + 4096));
+    ASSERT_OK(disk_image_switch(&disk, at("big.img"), "raw", at("big.000001.qcow2")));
+    ASSERT_OK(disk_image_grow(disk, 2 * DISK_BYTES));
+
+    assert_int_equal(disk->virtual_bytes, 2 * DISK_BYTES);
+    assert_int_equal(byte_at(disk, DISK_BYTES - 1), 1);
+    assert_int_equal(byte_at(disk, DISK_BYTES), 0);
+    assert_int_equal(byte_at(disk, 2 * DISK_BYTES - 1), 0);
+    fill(disk, 2 * DISK_BYTES - 512, 512, 3);
+    ASSERT_OK(block_close(disk));
+    disk = open_disk("big.000001.qcow2", "qcow2", DISK_IMAGE_READ_ONLY);
+    assert_int_equal(byte_at(disk, 2 * DISK_BYTES - 1), 3);
+    assert_fails(disk_image_grow(disk, 3 * DISK_BYTES), ERR_STATE);
+    ASSERT_OK(block_close(disk));
+}
+
 TEST(a_disk_in_use_is_refused)
 {
     make_raw("busy.img");
@@ -438,6 +468,7 @@ int main(void)
         cmocka_unit_test(a_chain_at_its_longest_is_refused_before_a_switch),
         cmocka_unit_test(a_switch_to_somebody_elses_overlay_changes_nothing),
         cmocka_unit_test(a_prepared_switch_opens_nothing),
+        cmocka_unit_test(a_disk_grows_on_any_layer_and_forgets_a_smaller_overlay),
         cmocka_unit_test(a_disk_in_use_is_refused),
         cmocka_unit_test(a_disk_that_is_handed_over_is_free_for_others_until_it_is_taken_back),
         cmocka_unit_test(every_layer_is_locked_but_while_the_disk_is_handed_over),

@@ -16,6 +16,7 @@
 #include "storage/overlay_file.h"
 #include "storage/qcow/qcow_header.h"
 #include "storage/qcow/qcow_image.h"
+#include "storage/qcow/qcow_resize.h"
 #include "storage/raw/raw_image.h"
 
 #define WRITE_BITS (S_IWUSR | S_IWGRP | S_IWOTH)
@@ -117,6 +118,12 @@ struct err *image_layer_open(const char *path, const char *format, enum disk_ima
     if (fd < 0)
         return err_errno(errno, "open image '%s'", path);
     return image_layer_from_fd(fd, path, format, access, use, out_layer);
+}
+
+struct err *image_layer_resize(const struct image_layer *layer, uint64_t virtual_bytes)
+{
+    return layer->is_qcow ? qcow_image_resize(layer->block, virtual_bytes)
+                          : raw_image_resize(layer->block, virtual_bytes);
 }
 
 struct err *image_layer_check_sealed(const struct image_layer *layer)

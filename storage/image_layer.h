@@ -35,6 +35,10 @@ ERR_RESULT image_layer_from_fd(int fd, const char *path, const char *format,
                                enum disk_image_access access, struct image_layer_use use,
                                struct image_layer *out_layer);
 
+/* Of a writable layer whose block has its backing, if it wants one: see qcow_image_resize and
+ * raw_image_resize. No request is running. */
+ERR_RESULT image_layer_resize(const struct image_layer *layer, uint64_t virtual_bytes);
+
 /* Could it be opened for writing? Says why not. */
 ERR_RESULT image_layer_check_writable(const struct image_layer *layer, const char *path);
 

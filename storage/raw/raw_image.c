@@ -4,9 +4,11 @@
  */
 #include "storage/raw/raw_image.h"
 
+#include <errno.h>
 #include <stdlib.h>
 
 #include "base/checked_math.h"
+#include "base/limits.h"
 #include "storage/host_file.h"
 
 #define SECTOR_BYTES 512u
@@ -109,5 +111,35 @@ struct err *raw_image_open(struct host_file *file, bool is_read_only, struct blo
     self->base.is_read_only = is_read_only;
     self->file = file;
     *out_block = &self->base;
+    return NULL;
+}
+
+static struct err *set_file_size(struct host_file *file, uint64_t now, uint64_t wanted)
+{
+    struct err *err = host_file_truncate(file, wanted);
+
+    if (err != NULL && err_errnum(err) == EINVAL) {
+        err_free(err);
+        return err_new(ERR_STATE,
+                       "'%s' has %llu bytes; where it is a device, that has to get %llu first",
+                       file->path, (unsigned long long)now, (unsigned long long)wanted);
+    }
+    return err == NULL ? host_file_sync(file) : err;
+}
+
+struct err *raw_image_resize(struct block *block, uint64_t virtual_bytes)
+{
+    struct host_file *file = file_of(block);
+    uint64_t file_bytes = 0;
+
+    if (block->is_read_only)
+        return err_new(ERR_STATE, "'%s' is open for reading only", file->path);
+    if (virtual_bytes % SECTOR_BYTES != 0 || virtual_bytes > DISK_BYTES_MAX)
+        return err_new(ERR_INVALID, "a disk has whole sectors of 512 bytes, and at most %llu bytes",
+                       (unsigned long long)DISK_BYTES_MAX);
+    TRY(host_file_size(file, &file_bytes));
+    if (virtual_bytes != file_bytes)
+        TRY(set_file_size(file, file_bytes, virtual_bytes));
+    block->virtual_bytes = virtual_bytes;
     return NULL;
 }

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include <string.h>
 
+#include "base/limits.h"
 #include "base/unit_test.h"
 #include "storage/raw/raw_image.h"
 #include "storage/testing/host_file_fake.h"
@@ -46,6 +47,30 @@ TEST(a_part_of_a_sector_at_the_end_is_no_part_of_the_disk)
     ASSERT_OK(block_close(block));
 }
 
+TEST(a_resized_disk_has_zeros_where_it_grew)
+{
+    struct host_file *file = NULL;
+    struct block *block = open_fake(1024, false, &file);
+    uint8_t back[512];
+    const struct iovec in[] = {{back, 512}};
+
+    ASSERT_OK(raw_image_resize(block, 2048));
+    assert_int_equal(block->virtual_bytes, 2048);
+    assert_int_equal(host_file_fake_syncs(file), 1);
+    ASSERT_OK(block_read(block, in, 1, 1024));
+    assert_int_equal(back[0], 0);
+    ASSERT_OK(raw_image_resize(block, 512));
+    assert_fails(block_read(block, in, 1, 512), ERR_INVALID);
+
+    assert_fails(raw_image_resize(block, 700), ERR_INVALID);
+    assert_fails(raw_image_resize(block, DISK_BYTES_MAX + 512), ERR_INVALID);
+    block->is_read_only = true;
+    assert_fails(raw_image_resize(block, 1024), ERR_STATE);
+    block->is_read_only = false;
+    assert_int_equal(block->virtual_bytes, 512);
+    ASSERT_OK(block_close(block));
+}
+
 TEST(requests_inside_the_disk_are_planned_where_they_lie)
 {
     struct host_file *file = NULL;
@@ -88,6 +113,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_raw_disk_is_the_bytes_of_its_file),
         cmocka_unit_test(a_part_of_a_sector_at_the_end_is_no_part_of_the_disk),
+        cmocka_unit_test(a_resized_disk_has_zeros_where_it_grew),
         cmocka_unit_test(requests_inside_the_disk_are_planned_where_they_lie),
         cmocka_unit_test(a_read_only_disk_is_not_changed),
     };

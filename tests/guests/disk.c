@@ -117,6 +117,14 @@ static void common_write64(unsigned offset, const void *address)
     common_write32(offset + 4, (uint32_t)((uintptr_t)address >> 32));
 }
 
+/* It may grow; what is beyond BLOCKS_MAX is left alone. */
+static void look_at_size(void)
+{
+    disk.blocks = *(volatile uint32_t *)disk.device / (BLOCK_BYTES / 512);
+    if (disk.blocks > BLOCKS_MAX)
+        disk.blocks = BLOCKS_MAX;
+}
+
 static void start_device(void)
 {
     disk.common[20] = 0;
@@ -133,9 +141,7 @@ static void start_device(void)
     common_write64(48, &queue.used);
     *(volatile uint16_t *)(disk.common + 28) = 1;
     disk.common[20] = STATUS_ACKNOWLEDGE | STATUS_DRIVER | STATUS_FEATURES_OK | STATUS_DRIVER_OK;
-    disk.blocks = *(volatile uint32_t *)disk.device / (BLOCK_BYTES / 512);
-    if (disk.blocks > BLOCKS_MAX)
-        disk.blocks = BLOCKS_MAX;
+    look_at_size();
 }
 
 static void disk_start(void)
@@ -225,7 +231,10 @@ static void disk_step(void)
 
 static void disk_report(void)
 {
+    if (disk.is_found)
+        look_at_size();
     print_number("found", disk.is_found);
+    print_number("blocks", disk.blocks);
     print_number("writes", disk.writes);
     print_number("reads", disk.reads);
     print_number("flushes", disk.flushes);

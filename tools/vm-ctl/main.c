@@ -10,7 +10,8 @@
 #include "tools/vm-ctl/vm_ctl.h"
 
 static const struct option_row rows[] = {
-    OPTION_FLAG("json", 'j', struct vm_ctl_settings, json, "print JSON (list, status)"),
+    OPTION_FLAG("json", 'j', struct vm_ctl_settings, json,
+                "print JSON (list, status, resize-disk)"),
     OPTION_FLAG("force", 'f', struct vm_ctl_settings, force,
                 "power-off: end the machine at once, without asking its guest"),
     OPTION_NUMBER("wait", 'w', struct vm_ctl_settings, wait_s, "SECONDS", 0, 86400, 0,
@@ -19,7 +20,7 @@ static const struct option_row rows[] = {
 
 static const struct option_table table = {
     .program = "vm-ctl",
-    .arguments = "COMMAND [NAME]",
+    .arguments = "COMMAND [NAME [ARGUMENT...]]",
     .summary = "Shows and controls the machines of this user on this host.\n"
                "\n"
                "commands:\n"
@@ -30,11 +31,13 @@ static const struct option_table table = {
                "  power-off NAME   press the guest's power button\n"
                "  reset NAME       reset the guest as its reset button would\n"
                "  console NAME     connect this terminal to the serial console\n"
+               "  resize-disk NAME DISK [+]SIZE\n"
+               "                   make a disk larger while the guest runs\n"
                "  quit NAME        end the machine's process",
     .rows = rows,
     .row_count = ARRAY_COUNT(rows),
     .operands_min = 1,
-    .operands_max = 2,
+    .operands_max = 4,
 };
 
 static const struct program_command commands[] = {
@@ -45,6 +48,7 @@ static const struct program_command commands[] = {
     {"power-off", "NAME", 1, 1, vm_ctl_power_off},
     {"reset", "NAME", 1, 1, vm_ctl_reset},
     {"console", "NAME", 1, 1, vm_ctl_console},
+    {"resize-disk", "NAME DISK [+]SIZE", 3, 3, vm_ctl_resize_disk},
     {"quit", "NAME", 1, 1, vm_ctl_quit},
 };
 

@@ -13,7 +13,10 @@
 #include "base/clock.h"
 #include "control/control_client.h"
 #include "control/runtime_folder.h"
+#include "tools/program.h"
 #include "tools/program_json.h"
+#include "tools/program_size.h"
+#include "tools/program_units.h"
 #include "tools/vm-ctl/console_relay.h"
 #include "tools/vm-ctl/machine_report.h"
 
@@ -151,6 +154,24 @@ struct err *vm_ctl_reset(const char *const *operands, size_t operand_count)
     (void)operand_count;
     TRY(control_client_connect(operands[0], PROGRAM, &client));
     return control_reset(client);
+}
+
+struct err *vm_ctl_resize_disk(const char *const *operands, size_t operand_count)
+{
+    CLEANUP(cleanup_client) struct control_client *client = NULL;
+    const char *text = operands[2];
+    bool is_more = *text == '+';
+    uint64_t bytes = 0, virtual_bytes = 0;
+    (void)operand_count;
+    program_check_usage(program_size_parse("size", text + (is_more ? 1 : 0), &bytes));
+    TRY(control_client_connect(operands[0], PROGRAM, &client));
+    TRY(control_grow_disk(client, operands[1], bytes, is_more, &virtual_bytes));
+    if (vm_ctl_settings.json)
+        program_json_print(json_pack("{s:o, s:I}", "disk", program_json_text(operands[1]),
+                                     "virtual_bytes", (json_int_t)virtual_bytes));
+    else
+        (void)printf("%s: %s\n", operands[1], readable_bytes(virtual_bytes).text);
+    return NULL;
 }
 
 struct err *vm_ctl_console(const char *const *operands, size_t operand_count)

@@ -4,12 +4,10 @@
  */
 #include "tools/vm-disk/resize_command.h"
 
-#include <errno.h>
 #include <stdio.h>
-#include <unistd.h>
 
 #include "base/checked_math.h"
-#include "storage/qcow/qcow_resize.h"
+#include "storage/image_layer.h"
 #include "tools/program.h"
 #include "tools/program_json.h"
 #include "tools/program_size.h"
@@ -57,16 +55,6 @@ static struct err *wanted_size(uint64_t bytes, bool is_more, uint64_t now, uint6
     return NULL;
 }
 
-static struct err *resize(const struct image_layer *layer, uint64_t bytes)
-{
-    if (layer->is_qcow)
-        return qcow_image_resize(layer->block, bytes);
-    if (ftruncate(layer->fd, (off_t)bytes) != 0 || fsync(layer->fd) != 0)
-        return err_errno(errno, "make '%s' %llu bytes large", layer->path,
-                         (unsigned long long)bytes);
-    return NULL;
-}
-
 static struct err *run(const struct option_result *operands)
 {
     const char *path = operands->operands[0];
@@ -79,7 +67,7 @@ static struct err *run(const struct option_result *operands)
     TRY(disk_source_open(&settings.source, path, DISK_IMAGE_WRITABLE, &chain));
     struct err *err = wanted_size(bytes, is_more, chain.top.block->virtual_bytes, &bytes);
     if (err == NULL)
-        err = resize(&chain.top, bytes);
+        err = image_layer_resize(&chain.top, bytes);
     struct err *close_err = block_close(chain.top.block);
     if (err != NULL) {
         err_free(close_err);

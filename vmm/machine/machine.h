@@ -102,6 +102,16 @@ ERR_RESULT machine_swap_layers(struct machine *machine, const char *disk_id, con
 /* What a tracker of a disk has noted becomes a copy's; see dirty_blocks_begin. Thread: worker. */
 ERR_RESULT machine_begin_copy(struct machine *machine, const char *disk_id, const char *tracker);
 
+/* Makes a disk `bytes` large, or larger by that much, and tells the guest. Trackers count all of it
+ * as changed. After an error the guest runs on with the disk as large as it is then. */
+struct machine_growth {
+    const char *disk_id;
+    uint64_t bytes;
+    bool is_more;
+};
+ERR_RESULT machine_grow_disk(struct paused_machine *paused, struct machine_growth growth,
+                             uint64_t *out_virtual_bytes);
+
 /* Locks are given up, and taken again; see storage/disk_image.h. */
 ERR_RESULT machine_hand_over_disks(struct paused_machine *paused);
 ERR_RESULT machine_take_back_disks(struct paused_machine *paused);

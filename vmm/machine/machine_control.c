@@ -42,6 +42,7 @@ static const struct call_row {
     {FERRY__CONTROL_REQUEST__CALL_TAKE_BACK, machine_call_take_back},
     {FERRY__CONTROL_REQUEST__CALL_SWAP_LAYERS, machine_call_swap_layers},
     {FERRY__CONTROL_REQUEST__CALL_BEGIN_COPY, machine_call_begin_copy},
+    {FERRY__CONTROL_REQUEST__CALL_GROW_DISK, machine_call_grow_disk},
     {FERRY__CONTROL_REQUEST__CALL_CONFIGURE, machine_call_configure},
     {FERRY__CONTROL_REQUEST__CALL_LOAD_STATE, machine_call_load_state},
     {FERRY__CONTROL_REQUEST__CALL_MEMORY_SOURCE, machine_call_memory_source},

@@ -97,8 +97,8 @@ machine_call_run machine_call_status, machine_call_describe, machine_call_pause,
 machine_call_run machine_call_lend_memory, machine_call_harvest, machine_call_return_memory,
     machine_call_save_state, machine_call_mark_cut, machine_call_keep_tracking;
 machine_call_run machine_call_prepare_disks, machine_call_freeze_disks, machine_call_check_disks,
-    machine_call_swap_layers, machine_call_begin_copy, machine_call_hand_over,
-    machine_call_take_back;
+    machine_call_swap_layers, machine_call_begin_copy, machine_call_grow_disk,
+    machine_call_hand_over, machine_call_take_back;
 /* As "pause", of a machine that runs; machine_call_pause is for others, too. */
 machine_call_run machine_call_pause_later;
 machine_call_run machine_call_configure, machine_call_load_state, machine_call_memory_source;

@@ -10,6 +10,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "base/checked_math.h"
 #include "base/cleanup.h"
 #include "base/log.h"
 #include "storage/dirty_blocks.h"
@@ -289,6 +290,43 @@ struct err *machine_begin_copy(struct machine *machine, const char *disk_id, con
 
     TRY(find_disk(machine, disk_id, &disk));
     return disk_tracking_begin(&disk->tracking, disk->config, tracker);
+}
+
+/* A tracker's file is of one size: it begins anew, and everything counts as changed. */
+static struct err *track_anew(struct machine_disk *disk, int64_t modified_ns)
+{
+    if (disk->tracking.block == NULL)
+        return NULL;
+    disk_tracking_stop(&disk->tracking);
+    return disk_tracking_start(disk->config, disk->block, modified_ns, &disk->tracking);
+}
+
+static struct err *grow(struct machine_disk *disk, uint64_t bytes)
+{
+    int64_t modified_ns = dirty_blocks_modified_ns(disk->config->path);
+
+    TRY(disk_image_grow(disk->block, bytes));
+    struct err *err = track_anew(disk, modified_ns);
+    virtio_blk_grow(disk->device,
+                    disk->tracking.block != NULL ? disk->tracking.block : disk->block);
+    return err == NULL ? NULL : err_wrap(err, "it has grown, and is not tracked");
+}
+
+struct err *machine_grow_disk(struct paused_machine *paused, struct machine_growth growth,
+                              uint64_t *out_virtual_bytes)
+{
+    struct machine_disk *disk;
+    uint64_t bytes = growth.bytes;
+
+    TRY(find_disk(paused->machine, growth.disk_id, &disk));
+    loop_worker_settle(paused->machine->worker);
+    if (disk->overlay != NULL)
+        return err_new(ERR_STATE, "disk '%s' is being saved; try again afterwards", growth.disk_id);
+    if (growth.is_more && !checked_add(disk->block->virtual_bytes, bytes, &bytes))
+        return err_new(ERR_INVALID, "disk '%s' can not be that large", growth.disk_id);
+    TRY(err_wrap(grow(disk, bytes), "grow disk '%s'", growth.disk_id));
+    *out_virtual_bytes = disk->block->virtual_bytes;
+    return NULL;
 }
 
 /* The trackers' files are the other host's, too, while the disk is. */

@@ -93,7 +93,7 @@ static struct err *pause_flushed(struct machine_control *control, const struct m
                                  const char *what, struct err *err)
 {
     if (err != NULL)
-        return err_wrap(err, "%s the machine", what);
+        return err_wrap(err, "%s", what);
     if (has_hung_up(call))
         return err_new(ERR_CANCELLED, "%s: the connection is closed", what);
     TRY(machine_control_expect(control, FERRY__CONTROL_RUN_STATE__RUN_STATE_RUNNING, what));
@@ -134,6 +134,46 @@ struct err *machine_call_reset(struct machine_control *control, struct machine_c
 {
     TRY(machine_control_expect(control, FERRY__CONTROL_RUN_STATE__RUN_STATE_RUNNING, "reset"));
     return begin(control, call, (struct slow_call){.work = flush, .finish = finish_reset});
+}
+
+static void reply_disk_size(struct machine_call *call, uint64_t virtual_bytes)
+{
+    Ferry__ControlDiskSize size = FERRY__CONTROL_DISK_SIZE__INIT;
+    Ferry__ControlReply reply = FERRY__CONTROL_REPLY__INIT;
+
+    size.virtual_bytes = virtual_bytes;
+    reply.result_case = FERRY__CONTROL_REPLY__RESULT_DISK_SIZE;
+    reply.disk_size = &size;
+    machine_call_reply(call, &reply, NULL, 0);
+}
+
+static struct err *finish_grow(struct machine_control *control, struct machine_call *call,
+                               struct err *err)
+{
+    const Ferry__ControlGrowDisk *request = call->request->grow_disk;
+    struct machine_growth growth = {
+        .disk_id = request->disk, .bytes = request->bytes, .is_more = request->is_more};
+    uint64_t virtual_bytes = 0;
+
+    TRY(pause_flushed(control, call, "grow a disk", err));
+    err = machine_grow_disk(control->paused, growth, &virtual_bytes);
+    struct err *resume_err = machine_control_run(control);
+    if (err != NULL) {
+        err_free(resume_err);
+        return err;
+    }
+    TRY(resume_err);
+    log_info("disk grown", "disk='%s' bytes=%llu", growth.disk_id,
+             (unsigned long long)virtual_bytes);
+    reply_disk_size(call, virtual_bytes);
+    return NULL;
+}
+
+struct err *machine_call_grow_disk(struct machine_control *control, struct machine_call *call)
+{
+    TRY(machine_control_expect(control, FERRY__CONTROL_RUN_STATE__RUN_STATE_RUNNING,
+                               "grow a disk"));
+    return begin(control, call, (struct slow_call){.work = flush, .finish = finish_grow});
 }
 
 static struct err *prepare_disks(struct machine *machine, const Ferry__ControlRequest *request)

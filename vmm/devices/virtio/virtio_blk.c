@@ -71,6 +71,19 @@ struct err *virtio_blk_attach(struct device *device, struct block *block)
     return NULL;
 }
 
+/* A configuration change tells the driver (virtio 1.2, 4.1.5.4). */
+void virtio_blk_grow(struct device *device, struct block *block)
+{
+    struct virtio_blk *blk = blk_of(device);
+    uint64_t sectors = block->virtual_bytes / VIRTIO_BLK_SECTOR_BYTES;
+
+    blk->queue.target.block = block;
+    if (sectors == blk->capacity_sectors)
+        return;
+    blk->capacity_sectors = sectors;
+    virtio_pci_config_changed(&blk->pci);
+}
+
 void virtio_blk_problem(struct device *device, char *out_text, size_t text_bytes)
 {
     virtio_blk_queue_problem(&blk_of(device)->queue, out_text, text_bytes);

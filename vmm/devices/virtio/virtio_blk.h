@@ -45,6 +45,10 @@ ERR_RESULT virtio_blk_create(struct device_host *host, struct pci_bus *bus,
  * caller's. ERR_INCOMPATIBLE when a restored guest knows the disk with another size. */
 ERR_RESULT virtio_blk_attach(struct device *device, struct block *block);
 
+/* Sets the image of a stopped device as virtio_blk_attach does, and tells the guest if it is larger
+ * than what it knows. */
+void virtio_blk_grow(struct device *device, struct block *block);
+
 /* Why requests wait for the host: one line, cut to fit; "" when none does. */
 void virtio_blk_problem(struct device *device, char *out_text, size_t text_bytes);
 /* Tries them again now. False when none waits. */

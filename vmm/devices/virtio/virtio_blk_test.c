@@ -24,6 +24,29 @@ TEST(the_configuration_shows_the_disk)
     bench_finish(&bench);
 }
 
+TEST(a_larger_disk_is_told_to_the_driver)
+{
+    struct bench bench;
+    struct block *larger = NULL;
+    bench_init(&bench);
+    ASSERT_OK(block_memory_create(2 * DISK_BYTES, &larger));
+
+    bench.blk->ops->stop(bench.blk);
+    virtio_blk_grow(bench.blk, bench.disk);
+    assert_int_equal(virtio_driver_fake_config_interrupts(&bench.driver), 0);
+    virtio_blk_grow(bench.blk, larger);
+    ASSERT_OK(bench.blk->ops->start(bench.blk));
+
+    assert_int_equal(virtio_driver_fake_config_interrupts(&bench.driver), 1);
+    assert_int_equal(virtio_driver_fake_config(&bench.driver, 0, 8), 2 * DISK_BYTES / 512);
+    assert_int_equal(request(&bench, VIRTIO_BLK_T_OUT, 2 * DISK_BYTES / 512 - 1, to_disk(512)),
+                     VIRTIO_BLK_S_OK);
+    assert_int_equal(request(&bench, VIRTIO_BLK_T_OUT, 2 * DISK_BYTES / 512, to_disk(512)),
+                     VIRTIO_BLK_S_IOERR);
+    bench_finish(&bench);
+    ASSERT_OK(block_close(larger));
+}
+
 TEST(what_is_written_is_read_back)
 {
     struct bench bench;
@@ -316,6 +339,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(the_configuration_shows_the_disk),
+        cmocka_unit_test(a_larger_disk_is_told_to_the_driver),
         cmocka_unit_test(what_is_written_is_read_back),
         cmocka_unit_test(a_flush_reaches_the_image),
         cmocka_unit_test(the_serial_is_the_disks_id),
