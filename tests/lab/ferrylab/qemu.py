@@ -111,6 +111,10 @@ class Qemu:
         """Tells the guest by ACPI."""
         self.monitor(host, "system_powerdown")
 
+    def grow_disk(self, host, machine, mib):
+        """Makes the checks' disk so large while the guest runs."""
+        self.monitor(host, f"block_resize virtio0 {mib}M")
+
     def quit(self, host, machine):
         """Ends a machine, if it is there."""
         host.kill(machine.name)

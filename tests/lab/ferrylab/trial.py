@@ -154,6 +154,19 @@ class Trial:
         if self.vmm.state(source, self.machine) == "running":
             raise Failure(f"the machine still runs on {source.name} after its move")
 
+    def grow_disk(self):
+        """The disk becomes larger under the guest, whose kernel must notice."""
+        mib = 2 * self.machine.disk_mib
+        self.story.step(f"Make the disk {mib} MiB large while the guest uses it")
+        self.vmm.grow_disk(self.host, self.machine, mib)
+        self.host.wait_for("the guest sees the new size", lambda: int(
+            self.guest.run("cat /sys/block/vda/size")) == mib << 11, ANSWER_SECONDS_MAX)
+        last = (mib << 11) - 8
+        self.guest.run(f"echo grown | dd of=/dev/vda bs=512 seek={last} conv=fsync 2>/dev/null && "
+                       f"echo 3 >/proc/sys/vm/drop_caches && "
+                       f"dd if=/dev/vda bs=512 skip={last} count=1 2>/dev/null | grep -q grown")
+        self.story.detail("the guest writes and reads what was added")
+
     def power_off(self):
         """The guest powers itself off; the machine's process must end by itself."""
         self.story.step("The guest powers itself off")

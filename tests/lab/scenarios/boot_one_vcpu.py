@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A stock Debian kernel boots on one vCPU with all devices, works, and powers off by ACPI."""
+"""A stock Debian kernel boots on one vCPU with all devices, works, sees its disk grow, and powers
+off by ACPI."""
 
 from ferrylab.machine import Machine
 
@@ -10,5 +11,7 @@ MACHINE = Machine(vcpus=1)
 def run(trial):
     """Boots, checks, powers off from inside."""
     trial.boot()
+    trial.verify()
+    trial.grow_disk()
     trial.verify()
     trial.power_off()
