@@ -6,10 +6,10 @@ Random images of the option space are made by QEMU or by us and changed by both 
 turn qemu-img and the independent checker must find neither error nor leak, and QEMU, we and the
 independent reader must see what a plain file holds that went through the same.
 
-  disk_matrix_test.py [--seed N] [--cells N] [--operations N] [--turns N] [--all [--first N]]
+  disk_matrix_test.py [--seed N] [--cells N] [--operations N] [--turns N] [--all [--first N] [--end N]]
 
 A failure prints the cell's seed; --cell SEED runs it alone, with --all one of the whole matrix. --all
-alone runs that as a whole (hours).
+alone runs that as a whole (hours), --first and --end a part of it.
 """
 
 import argparse
@@ -28,6 +28,7 @@ from ferrydisk.programs import BUILD, Failure, Refused, has_qemu
 
 SKIPPED = 77
 SEED_STEP = 1000000
+PROGRESS_CELLS = 100
 
 
 def run_cell(seed, options, arguments, totals):
@@ -64,6 +65,7 @@ def main():
     parser.add_argument("--operations", type=int, default=16)
     parser.add_argument("--all", action="store_true")
     parser.add_argument("--first", type=int, default=0, help="where --all begins")
+    parser.add_argument("--end", type=int, help="where --all ends; the cell is not run")
     parser.add_argument("--keep", action="store_true", help="keep the files of a failed cell")
     arguments = parser.parse_args()
     arguments.folder = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
@@ -78,8 +80,10 @@ def main():
         run_cell(arguments.cell, options, arguments, totals)
     elif arguments.all:
         for index, options in itertools.islice(enumerate(matrix.everything()), arguments.first,
-                                               None):
+                                               arguments.end):
             run_cell(arguments.seed * SEED_STEP + index, options, arguments, totals)
+            if index % PROGRESS_CELLS == 0:
+                print(f"cell {index}: {totals['failures']} failures", flush=True)
     else:
         for index in range(arguments.cells):
             run_cell(arguments.seed * SEED_STEP + index, None, arguments, totals)
