@@ -72,7 +72,7 @@ static struct err *find_below(const struct image_folders *folders, struct image_
         if (layers->count > DISK_BACKING_DEPTH_MAX)
             return err_new(ERR_INVALID,
                            "image '%s' has more than %u backing files below each other; run the "
-                           "machine on a flat copy ('qemu-img convert -O qcow2')",
+                           "machine on a flat copy ('vm-disk convert')",
                            layers->list[0].path, DISK_BACKING_DEPTH_MAX);
         TRY(open_below(above, folders, use, &layers->list[layers->count]));
         layers->count++;

@@ -150,6 +150,7 @@ struct err *qcow_flush_if_wanted(struct qcow_image *image)
 {
     lock_acquire(&image->lock);
     bool is_wanted = qcow_l2_cache_wants_flush(&image->l2) ||
+                     qcow_refcounts_wants_flush(&image->refcounts) ||
                      image->allocator.dropped.count > DROPPED_CLUSTERS_MAX;
     lock_release(&image->lock);
     return is_wanted ? qcow_flush(&image->base) : NULL;

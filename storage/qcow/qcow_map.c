@@ -13,7 +13,7 @@ struct err *qcow_map_malformed(const struct qcow_image *image, const char *what,
 {
     return err_new(ERR_INVALID,
                    "image '%s': the %s for guest offset %" PRIu64
-                   " is malformed; repair the image with 'qemu-img check -r all'",
+                   " is malformed; repair the image with 'vm-disk check -r all'",
                    image->file->path, what, offset);
 }
 

@@ -30,6 +30,7 @@ struct span {
 struct qcow_refblock {
     struct qcow_refblock *next_changed;
     bool is_changed; /* on the list */
+    bool is_recent;  /* used since the clock hand last passed */
     uint64_t offset;
     struct span dirty;    /* changed since the last capture */
     struct span flushing; /* captured, not settled */
@@ -72,6 +73,47 @@ static struct err *block_new(const struct qcow_refcounts *refcounts, uint64_t of
     return NULL;
 }
 
+static size_t blocks_max(const struct qcow_refcounts *refcounts)
+{
+    return MAX(QCOW_REFCOUNTS_BYTES_MAX >> refcounts->cluster_bits, 4u);
+}
+
+/* Twice around finds one, if there is any that has not changed. */
+static bool drop_one(struct qcow_refcounts *refcounts)
+{
+    for (uint64_t looks = 0; looks < refcounts->table_entries * 2; looks++) {
+        uint64_t index = refcounts->hand;
+        struct qcow_refblock *block = refcounts->blocks[index];
+        refcounts->hand = (index + 1) % refcounts->table_entries;
+        if (block == NULL || block->is_changed)
+            continue;
+        if (!block->is_recent) {
+            free(block);
+            refcounts->blocks[index] = NULL;
+            refcounts->block_count--;
+            return true;
+        }
+        block->is_recent = false;
+    }
+    return false;
+}
+
+/* Leaves room for so many more. */
+static void trim(struct qcow_refcounts *refcounts, size_t more)
+{
+    while (refcounts->block_count + more > refcounts->changed_count + blocks_max(refcounts) &&
+           drop_one(refcounts))
+        continue;
+}
+
+static void keep(struct qcow_refcounts *refcounts, uint64_t index, struct qcow_refblock *block)
+{
+    trim(refcounts, 1);
+    refcounts->blocks[index] = block;
+    refcounts->block_count++;
+}
+
+/* Valid until another one is asked for, unless it has changed. */
 static struct err *block_of(struct qcow_refcounts *refcounts, uint64_t cluster,
                             struct qcow_refblock **out_block)
 {
@@ -82,8 +124,9 @@ static struct err *block_of(struct qcow_refcounts *refcounts, uint64_t cluster,
         TRY(block_new(refcounts, refcounts->table[index], &block));
         TRY(host_file_read_bytes(refcounts->file, block->counts, cluster_bytes_of(refcounts),
                                  block->offset));
-        refcounts->blocks[index] = TAKE_PTR(block);
+        keep(refcounts, index, TAKE_PTR(block));
     }
+    refcounts->blocks[index]->is_recent = true;
     *out_block = refcounts->blocks[index];
     return NULL;
 }
@@ -140,8 +183,14 @@ struct err *qcow_refcounts_set(struct qcow_refcounts *refcounts, uint64_t cluste
         block->is_changed = true;
         block->next_changed = refcounts->changed;
         refcounts->changed = block;
+        refcounts->changed_count++;
     }
     return NULL;
+}
+
+bool qcow_refcounts_wants_flush(const struct qcow_refcounts *refcounts)
+{
+    return refcounts->changed_count > blocks_max(refcounts);
 }
 
 /* qcow2, "Refcount table": an entry must not be there before its block is, with its own count. */
@@ -161,7 +210,7 @@ static struct err *cover_one(struct qcow_refcounts *refcounts, uint64_t cluster)
     TRY(host_file_write_bytes(refcounts->file, entry, sizeof(entry),
                               refcounts->table_offset + index * 8));
     refcounts->table[index] = block->offset;
-    refcounts->blocks[index] = TAKE_PTR(block);
+    keep(refcounts, index, TAKE_PTR(block));
     return NULL;
 }
 
@@ -286,6 +335,7 @@ static struct err *grow(struct qcow_refcounts *refcounts, uint64_t cluster, uint
 
     memcpy(grown.blocks, refcounts->blocks,
            refcounts->table_entries * sizeof(struct qcow_refblock *));
+    grown.block_count += growth.block_count;
     free(refcounts->table);
     free(refcounts->blocks);
     *refcounts = grown;
@@ -333,11 +383,13 @@ void qcow_refcounts_settle(struct qcow_refcounts *refcounts, bool is_durable)
         block->flushing = (struct span){0, 0};
         if (block->dirty.from == block->dirty.to) {
             block->is_changed = false;
+            refcounts->changed_count--;
             *link = block->next_changed;
         } else {
             link = &block->next_changed;
         }
     }
+    trim(refcounts, 0);
 }
 
 static struct err *load_table(struct qcow_refcounts *refcounts)
@@ -357,7 +409,7 @@ static struct err *load_table(struct qcow_refcounts *refcounts)
             entry >= file_bytes)
             return err_new(ERR_INVALID,
                            "refcount table entry %llu is malformed; repair the image with "
-                           "'qemu-img check -r all'",
+                           "'vm-disk check -r all'",
                            (unsigned long long)i);
         refcounts->table[i] = entry;
     }

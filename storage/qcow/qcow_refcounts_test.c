@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+#include <stdlib.h>
 #include <string.h>
 
 #include "base/unit_test.h"
@@ -81,6 +82,61 @@ TEST(changed_counts_are_written_until_they_are_durable)
     host_file_destroy(file);
 }
 
+TEST(blocks_in_memory_are_bounded_and_changed_ones_stay)
+{
+    struct host_file *file;
+    struct qcow_refcounts refcounts;
+    struct qcow_write_list list = {.count = 0};
+    struct qcow_header header = {.cluster_bits = 21, .refcount_order = 4};
+    enum { BLOCKS = 12, MOST = 4 };
+    const uint64_t per_block = 1u << 20;
+    uint8_t *image = calloc(BLOCKS + 1, 2u << 20);
+    uint64_t count = 0;
+
+    assert_non_null(image);
+    header.refcount_table_offset = 0;
+    header.refcount_table_clusters = 1;
+    for (unsigned i = 0; i < BLOCKS; i++) {
+        uint64_t offset = (uint64_t)(i + 1) << 21;
+        for (unsigned byte = 0; byte < 8; byte++)
+            image[i * 8 + byte] = (uint8_t)(offset >> (56 - 8 * byte));
+        image[offset + 1] = (uint8_t)(i + 1);
+    }
+    ASSERT_OK(host_file_fake_create(image, (size_t)(BLOCKS + 1) << 21, &file));
+    ASSERT_OK(qcow_refcounts_load(&refcounts, file, &header));
+
+    for (unsigned round = 0; round < 2; round++)
+        for (unsigned i = 0; i < BLOCKS; i++) {
+            ASSERT_OK(qcow_refcounts_get(&refcounts, i * per_block, &count));
+            assert_int_equal(count, i + 1);
+            assert_true(refcounts.block_count <= MOST);
+        }
+    for (unsigned i = 0; i < BLOCKS; i++) {
+        assert_int_equal(qcow_refcounts_wants_flush(&refcounts), i > MOST);
+        ASSERT_OK(qcow_refcounts_set(&refcounts, i * per_block, 100 + i));
+    }
+    assert_int_equal(refcounts.changed_count, BLOCKS);
+    ASSERT_OK(qcow_refcounts_capture(&refcounts, &list));
+    for (unsigned i = 0; i < BLOCKS; i++) {
+        ASSERT_OK(qcow_refcounts_get(&refcounts, i * per_block, &count));
+        assert_int_equal(count, 100 + i);
+    }
+    ASSERT_OK(qcow_write_list_submit(&list, file));
+    qcow_write_list_finish(&list);
+    qcow_refcounts_settle(&refcounts, true);
+
+    assert_int_equal(refcounts.changed_count, 0);
+    assert_true(refcounts.block_count <= MOST);
+    assert_false(qcow_refcounts_wants_flush(&refcounts));
+    for (unsigned i = 0; i < BLOCKS; i++) {
+        ASSERT_OK(qcow_refcounts_get(&refcounts, i * per_block, &count));
+        assert_int_equal(count, 100 + i);
+    }
+    qcow_refcounts_finish(&refcounts);
+    host_file_destroy(file);
+    free(image);
+}
+
 TEST(a_new_block_describes_itself_and_a_larger_table_keeps_the_rest)
 {
     struct host_file *file;
@@ -118,6 +174,7 @@ int main(void)
         cmocka_unit_test(counts_of_every_width_keep_to_themselves),
         cmocka_unit_test(counts_lie_where_the_format_says),
         cmocka_unit_test(changed_counts_are_written_until_they_are_durable),
+        cmocka_unit_test(blocks_in_memory_are_bounded_and_changed_ones_stay),
         cmocka_unit_test(a_new_block_describes_itself_and_a_larger_table_keeps_the_rest),
     };
 
