@@ -15,7 +15,7 @@ import time
 
 from ferrylab import agent
 from ferrylab.qmp import Qmp
-from ferrylab.trouble import EmulatorCrashed, LabTrouble
+from ferrylab.trouble import EmulatorFault, LabTrouble
 
 # EPYC with SVM, without what TCG would warn about for each vCPU.
 CPU = ("EPYC,+svm,+npt,-rdseed,-sha-ni,-xsavec,-3dnowprefetch,-misalignsse,-osvw,-topoext,"
@@ -25,6 +25,7 @@ CPU = ("EPYC,+svm,+npt,-rdseed,-sha-ni,-xsavec,-3dnowprefetch,-misalignsse,-osvw
 COMMAND_LINE = ("console=ttyS0 panic=-1 quiet mitigations=off tsc=reliable no_timer_check "
                 "random.trust_cpu=on")
 BOOT_SECONDS_MAX = 180
+CLOCK_JUMP_SECONDS = 5
 PR_SET_PDEATHSIG = 1
 
 
@@ -93,8 +94,19 @@ class Emulator:
             return
         errors = (self.folder / f"{self.name}.stderr").read_text(errors="replace").strip()
         tail = self.serial.read_text(errors="replace")[-2000:] if self.serial.exists() else ""
-        raise EmulatorCrashed(f"the lab's emulator crashed: host '{self.name}' ended with status "
+        raise EmulatorFault(f"the lab's emulator crashed: host '{self.name}' ended with status "
                               f"{self.process.returncode}\n{errors}\n{tail}".rstrip())
+
+    def check_clock(self):
+        """Raises if the host's kernel has lived longer than its emulator: timers fired and
+        connections timed out long before their time."""
+        output = self.execute("cat /proc/uptime", timeout=20)
+        if output.code != 0:
+            return
+        ahead = float(output.out.split()[0]) - (time.monotonic() - self.started_at)
+        if ahead > CLOCK_JUMP_SECONDS:
+            raise EmulatorFault(f"the lab's emulator lost its clock: host '{self.name}' is "
+                                f"{ahead:.0f} s ahead of time")
 
     def wait_for_socket(self, path):
         """Waits until the emulator listens on a Unix socket."""

@@ -15,12 +15,12 @@ from ferrylab.qemu import Qemu
 from ferrylab.site import Site
 from ferrylab.story import Story, print_table
 from ferrylab.trial import Trial
-from ferrylab.trouble import EmulatorCrashed, Failure, LabTrouble, LabUnavailable
+from ferrylab.trouble import EmulatorFault, Failure, LabTrouble, LabUnavailable
 
 SITES = {"lab": Site, "here": HereSite}
 VMMS = {"ferry": Ferry, "qemu": Qemu}
 KEEP_SECONDS_MAX = 180
-ATTEMPTS_MAX = 3  # a scenario is tried again only when the lab's emulator crashed
+ATTEMPTS_MAX = 3  # a scenario is tried again only when the lab's emulator is at fault
 
 
 def all_scenarios():
@@ -30,7 +30,7 @@ def all_scenarios():
 
 
 class Runner:
-    """Keeps one site alive for all scenarios, and replaces it when its emulator crashed."""
+    """Keeps one site alive for all scenarios, and replaces it when its emulator is at fault."""
 
     def __init__(self, site_name, build_folder, vmm_name, logs_folder):
         self.site_name = site_name
@@ -62,9 +62,9 @@ class Runner:
             try:
                 self.play(scenario, story)
                 verdict, remark = "passed", ""
-            except EmulatorCrashed as crash:
-                verdict, remark = "FAILED", str(crash).splitlines()[0]
-                story.say(f"{crash}\nThis is not Ferry's failure"
+            except EmulatorFault as fault:
+                verdict, remark = "FAILED", str(fault).splitlines()[0]
+                story.say(f"{fault}\nThis is not Ferry's failure"
                           f"{'; trying again' if attempt < ATTEMPTS_MAX else ''}.")
                 self.stop_site()
                 continue
@@ -85,7 +85,8 @@ class Runner:
         self.figures += [(name, *figure) for figure in story.figures]
 
     def play(self, scenario, story):
-        """One attempt. A fault of a host that is dead is the emulator's, whatever it looks like."""
+        """One attempt. What fails on a host that is dead or lost its clock is the emulator's fault,
+        whatever it looks like."""
         try:
             self.ensure_site(story)
             trial = Trial(self.site, self.vmm, story, scenario.MACHINE)
@@ -93,6 +94,7 @@ class Runner:
             trial.finish()
         except Failure:
             self.site.check_alive()
+            self.site.check_clocks()
             raise
 
     def ensure_site(self, story):

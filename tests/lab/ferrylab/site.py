@@ -96,6 +96,11 @@ class Site:
         for emulator in self.emulators.values():
             emulator.check_alive()
 
+    def check_clocks(self):
+        """Raises if time went by otherwise on any host."""
+        for emulator in self.emulators.values():
+            emulator.check_clock()
+
     def stop(self):
         """Stops the hosts and removes what they wrote."""
         for emulator in self.emulators.values():

@@ -22,5 +22,5 @@ class LabUnavailable(LabTrouble):
     """This machine lacks what the lab is made of; its scenarios are skipped, with this reason."""
 
 
-class EmulatorCrashed(LabTrouble):
-    """The emulator of a lab host died by itself: a bug of the emulator, not of Ferry."""
+class EmulatorFault(LabTrouble):
+    """The emulator of a lab host died by itself, or its clock jumped: its bug and not Ferry's."""
