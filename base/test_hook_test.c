@@ -73,6 +73,7 @@ TEST(a_thread_is_held_until_the_test_lets_it_go)
     bool has_passed = false;
 
     (void)snprintf(address.sun_path, sizeof(address.sun_path), "/tmp/test_hook.%d", (int)getpid());
+    assert_true(listener >= 0);
     assert_int_equal(bind(listener, (const struct sockaddr *)&address, sizeof(address)), 0);
     assert_int_equal(listen(listener, 1), 0);
     (void)setenv("FERRY_TEST_HOLD_SOCKET", address.sun_path, 1);
