@@ -107,7 +107,8 @@ struct err *raw_image_open(struct host_file *file, bool is_read_only, struct blo
     }
 
     self->base.ops = &raw_image_ops;
-    self->base.virtual_bytes = align_down(bytes, SECTOR_BYTES);
+    /* What the last sector lacks reads as zeros; a write to it makes the file longer. */
+    self->base.virtual_bytes = align_up(bytes, SECTOR_BYTES);
     self->base.is_read_only = is_read_only;
     self->file = file;
     *out_block = &self->base;

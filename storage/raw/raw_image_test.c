@@ -38,12 +38,23 @@ TEST(a_raw_disk_is_the_bytes_of_its_file)
     ASSERT_OK(block_close(block));
 }
 
-TEST(a_part_of_a_sector_at_the_end_is_no_part_of_the_disk)
+TEST(a_part_of_a_sector_at_the_end_is_filled_up_with_zeros)
 {
     struct host_file *file = NULL;
     struct block *block = open_fake(1300, false, &file);
+    uint8_t data[512];
+    const struct iovec iov[] = {{data, 512}};
+    uint64_t file_bytes = 0;
 
-    assert_int_equal(block->virtual_bytes, 1024);
+    assert_int_equal(block->virtual_bytes, 1536);
+    ASSERT_OK(block_read(block, iov, 1, 1024));
+    assert_int_equal(data[275], 1);
+    assert_int_equal(data[276], 0);
+    assert_int_equal(data[511], 0);
+    data[511] = 7;
+    ASSERT_OK(block_write(block, iov, 1, 1024));
+    ASSERT_OK(host_file_size(file, &file_bytes));
+    assert_int_equal(file_bytes, 1536);
     ASSERT_OK(block_close(block));
 }
 
@@ -112,7 +123,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_raw_disk_is_the_bytes_of_its_file),
-        cmocka_unit_test(a_part_of_a_sector_at_the_end_is_no_part_of_the_disk),
+        cmocka_unit_test(a_part_of_a_sector_at_the_end_is_filled_up_with_zeros),
         cmocka_unit_test(a_resized_disk_has_zeros_where_it_grew),
         cmocka_unit_test(requests_inside_the_disk_are_planned_where_they_lie),
         cmocka_unit_test(a_read_only_disk_is_not_changed),

@@ -11,13 +11,15 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "base/checked_math.h"
 #include "base/cleanup.h"
 #include "base/limits.h"
 #include "storage/host_file.h"
 #include "storage/image_lock.h"
 #include "tools/vm-disk/image_file.h"
 
-#define WRITE_BITS (S_IWUSR | S_IWGRP | S_IWOTH)
+#define WRITE_BITS   (S_IWUSR | S_IWGRP | S_IWOTH)
+#define SECTOR_BYTES ((uint64_t)512)
 
 static struct err *look(int fd, const char *format, struct image_facts *facts)
 {
@@ -39,7 +41,8 @@ static struct err *look(int fd, const char *format, struct image_facts *facts)
     if (err == NULL && facts->is_qcow)
         err = err_wrap(qcow_header_read(file, &facts->header), "image '%s'", facts->path);
     host_file_destroy(file);
-    facts->virtual_bytes = facts->is_qcow ? facts->header.virtual_bytes : facts->file_bytes;
+    facts->virtual_bytes =
+        facts->is_qcow ? facts->header.virtual_bytes : align_up(facts->file_bytes, SECTOR_BYTES);
     return err;
 }
 
