@@ -22,7 +22,7 @@
 #define WRITE_BITS (S_IWUSR | S_IWGRP | S_IWOTH)
 
 /* The mode is asked, not the kernel: root may write everything. */
-static struct err *check_not_sealed(int fd, const char *path)
+struct err *image_layer_check_not_sealed(int fd, const char *path)
 {
     struct stat status;
 
@@ -46,7 +46,7 @@ static struct err *check_not_sealed(int fd, const char *path)
 
 struct err *image_layer_check_writable(const struct image_layer *layer, const char *path)
 {
-    TRY(check_not_sealed(layer->fd, path));
+    TRY(image_layer_check_not_sealed(layer->fd, path));
     if (!layer->is_qcow)
         return NULL;
 
@@ -56,10 +56,13 @@ struct err *image_layer_check_writable(const struct image_layer *layer, const ch
 
 /* Whoever removes files that nobody needs holds their locks meanwhile: one that was opened before
  * and locked afterwards may have lost its name, and what is written to it would be lost with it. */
-static struct err *take_lock(int fd, const char *path, bool is_writable)
+struct err *image_layer_lock(int fd, const char *path, enum disk_image_access access)
 {
+    bool is_writable = access == DISK_IMAGE_WRITABLE;
     struct stat status;
 
+    if (is_writable)
+        TRY(image_layer_check_not_sealed(fd, path));
     TRY(image_lock_take(fd, path, is_writable ? IMAGE_LOCK_WRITER : IMAGE_LOCK_READER));
     if (fstat(fd, &status) != 0)
         return err_errno(errno, "open image '%s'", path);
@@ -86,10 +89,10 @@ struct err *image_layer_from_fd(int fd, const char *path, const char *format,
     struct image_layer layer = {.fd = fd};
 
     TRY(check_format(path, format, &layer.is_qcow));
-    if (is_writable)
-        TRY(check_not_sealed(owned, path));
     if (use.locking == IMAGE_LAYER_LOCKED)
-        TRY(take_lock(owned, path, is_writable));
+        TRY(image_layer_lock(owned, path, access));
+    else if (is_writable)
+        TRY(image_layer_check_not_sealed(owned, path));
 
     struct host_file *file = NULL;
     bool is_later = use.cache == HOST_FILE_CACHE_NONE && layer.is_qcow && !is_writable;

@@ -39,6 +39,13 @@ ERR_RESULT image_layer_from_fd(int fd, const char *path, const char *format,
  * raw_image_resize. No request is running. */
 ERR_RESULT image_layer_resize(const struct image_layer *layer, uint64_t virtual_bytes);
 
+/* The locks of a file that is used outside of a disk: ERR_STATE when it is sealed and to be
+ * written, ERR_NOT_FOUND when it lost its name before it was locked to be written. */
+ERR_RESULT image_layer_lock(int fd, const char *path, enum disk_image_access access);
+
+/* Of an open file: ERR_STATE when nobody is to write it any more. */
+ERR_RESULT image_layer_check_not_sealed(int fd, const char *path);
+
 /* Could it be opened for writing? Says why not. */
 ERR_RESULT image_layer_check_writable(const struct image_layer *layer, const char *path);
 

@@ -147,7 +147,7 @@ static struct err *run(const struct option_result *operands)
     unsigned granularity_bits = 0;
 
     program_check_usage(check_options(operands, &granularity_bits));
-    TRY(locked_file_open(path, is_change ? IMAGE_LOCK_WRITER : IMAGE_LOCK_READER, &file));
+    TRY(locked_file_open(path, is_change ? DISK_IMAGE_WRITABLE : DISK_IMAGE_READ_ONLY, &file));
     struct err *err = is_change ? change(file, operands->operands[1], granularity_bits) : NULL;
     if (err == NULL && (!is_change || settings.json))
         err = show(path, file);

@@ -173,7 +173,7 @@ static struct err *run(const struct option_result *operands)
 
     if (settings.repair != NULL)
         program_check_usage(scope_of(settings.repair, &scope));
-    TRY(locked_file_open(path, settings.repair == NULL ? IMAGE_LOCK_READER : IMAGE_LOCK_WRITER,
+    TRY(locked_file_open(path, settings.repair == NULL ? DISK_IMAGE_READ_ONLY : DISK_IMAGE_WRITABLE,
                          &file));
     if (settings.json)
         printer.list = json_array();

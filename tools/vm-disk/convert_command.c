@@ -142,7 +142,8 @@ static struct err *convert(const struct image_chain *chain, const char *path, bo
     };
 
     disk_progress_begin(&progress, "convert", options->virtual_bytes, settings.json);
-    TRY(image_file_create(path, settings.force, settings.output_format, options, &file));
+    TRY(image_file_create(path, settings.force, chain->top.fd, settings.output_format, options,
+                          &file));
     struct err *err = fill(&file, &copy, &result);
     uint64_t ns = disk_progress_end(&progress);
     if (err != NULL)

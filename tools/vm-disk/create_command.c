@@ -4,8 +4,10 @@
  */
 #include "tools/vm-disk/create_command.h"
 
+#include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "base/checked_math.h"
 #include "base/cleanup.h"
@@ -15,6 +17,7 @@
 #include "tools/program_json.h"
 #include "tools/program_size.h"
 #include "tools/program_units.h"
+#include "tools/vm-disk/image_facts.h"
 #include "tools/vm-disk/image_file.h"
 #include "tools/vm-disk/image_options.h"
 
@@ -119,6 +122,37 @@ static void report(const char *path, const struct qcow_create_options *options)
                      readable_bytes(options->virtual_bytes).text);
 }
 
+/* The image that is replaced must not be one that the new one stands on. */
+static struct err *check_layers(const struct image_file *file,
+                                const struct image_chain_facts *chain)
+{
+    for (size_t i = 1; i < chain->count; i++) {
+        CLEANUP(cleanup_fd)
+        int fd = open(chain->layers[i].path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+        if (image_file_is_old(file, fd))
+            return err_new(ERR_STATE,
+                           "'%s' can not be replaced by an image that stands on it; give the new "
+                           "one another name",
+                           file->path);
+    }
+    return NULL;
+}
+
+static struct err *check_not_on_itself(const struct image_file *file)
+{
+    struct image_folders *folders = NULL;
+    struct image_chain_facts chain;
+
+    TRY(image_folders_create(file->draft, settings.folders.values, settings.folders.count,
+                             &folders));
+    struct err *err = image_chain_look(file->draft, settings.format, folders, &chain);
+    if (err == NULL)
+        err = check_layers(file, &chain);
+    image_chain_facts_finish(&chain);
+    image_folders_destroy(folders);
+    return err;
+}
+
 /* Would a machine open it? A backing image may lie where none is allowed. */
 static struct err *check_draft(const struct image_file *file)
 {
@@ -129,7 +163,10 @@ static struct err *check_draft(const struct image_file *file)
                                    .folder_count = settings.folders.count};
     uint64_t bytes = 0;
 
-    return settings.backing == NULL ? NULL : disk_image_check_named(&name, &bytes);
+    if (settings.backing == NULL)
+        return NULL;
+    TRY(disk_image_check_named(&name, &bytes));
+    return check_not_on_itself(file);
 }
 
 static struct err *run(const struct option_result *operands)
@@ -139,7 +176,8 @@ static struct err *run(const struct option_result *operands)
 
     program_check_usage(read_settings(operands, &options));
     TRY(take_backing_size(operands, &options));
-    TRY(image_file_create(operands->operands[0], settings.force, settings.format, &options, &file));
+    TRY(image_file_create(operands->operands[0], settings.force, -1, settings.format, &options,
+                          &file));
     struct err *err = check_draft(&file);
     if (err == NULL)
         err = image_file_publish(&file);

@@ -8,12 +8,12 @@
 #define TOOLS_VM_DISK_LOCKED_FILE_H
 
 #include "base/err.h"
-#include "storage/image_lock.h"
+#include "storage/disk_image.h"
 
 struct host_file;
 
-/* Nobody else may write meanwhile; who writes is alone. */
-ERR_RESULT locked_file_open(const char *path, enum image_lock_role role,
+/* Nobody else may write meanwhile; who writes is alone, and writes no sealed image. */
+ERR_RESULT locked_file_open(const char *path, enum disk_image_access access,
                             struct host_file **out_file);
 
 #endif

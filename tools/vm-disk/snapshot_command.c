@@ -124,7 +124,7 @@ static struct err *run(const struct option_result *operands)
     struct host_file *file = NULL;
 
     program_check_usage(check_options());
-    TRY(locked_file_open(path, is_change() ? IMAGE_LOCK_WRITER : IMAGE_LOCK_READER, &file));
+    TRY(locked_file_open(path, is_change() ? DISK_IMAGE_WRITABLE : DISK_IMAGE_READ_ONLY, &file));
     struct err *err = work(path, file);
     if (err == NULL && is_change() && settings.json)
         err = show(path, file);
