@@ -4,9 +4,11 @@
  */
 #include "tools/program.h"
 
+#include <fcntl.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <unistd.h>
 
 #include "base/log.h"
 
@@ -38,6 +40,13 @@ int program_end(struct err *err)
     return (int)code;
 }
 
+struct err *program_check_output(struct err *err)
+{
+    if (err != NULL || (fflush(stdout) == 0 && ferror(stdout) == 0))
+        return err;
+    return err_new(ERR_IO, "not all of the output could be written");
+}
+
 void program_check_usage(struct err *err)
 {
     if (err == NULL)
@@ -46,9 +55,22 @@ void program_check_usage(struct err *err)
     exit(PROGRAM_USAGE);
 }
 
+/* Or the next file that is opened gets the number, and what is printed lands in it. */
+static void keep_standard_files(void)
+{
+    int fd;
+
+    do
+        fd = open("/dev/null", O_RDWR);
+    while (fd >= 0 && fd <= STDERR_FILENO);
+    if (fd >= 0)
+        (void)close(fd);
+}
+
 void program_begin(const struct option_table *table, int argc, char **argv, void *settings,
                    struct option_result *out_result)
 {
+    keep_standard_files();
     program = table->program;
     log_set_program(program);
     /* A peer that hangs up is an error of the write, not the end of the process. */

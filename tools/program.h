@@ -31,14 +31,18 @@ enum program_exit {
     PROGRAM_CANCELLED = 130,  /* by Ctrl-C or on request: as shells say it */
 };
 
-/* Names the program for the log, ignores SIGPIPE, parses the options. On --help and on a wrong
- * command line it prints what to know and ends the process. */
+/* Opens standard files that are closed, names the program for the log, ignores SIGPIPE, parses the
+ * options. On --help and on a wrong command line it prints what to know and ends the process. */
 void program_begin(const struct option_table *table, int argc, char **argv, void *settings,
                    struct option_result *out_result);
 
 /* For what the option table can not check: prints the error, if there is one, and ends the process
  * with PROGRAM_USAGE. */
 void program_check_usage(struct err *err);
+
+/* For programs whose output is what they are run for: the error, or else that some of what was
+ * printed did not arrive. */
+ERR_RESULT program_check_output(struct err *err);
 
 /* Prints the error, if there is one, as "PROGRAM: message" on stderr, frees it, and returns what
  * main returns. */

@@ -76,7 +76,7 @@ int program_verbs_main(const struct program_verbs *verbs, int argc, char **argv)
         if (strcmp(verb->name, argv[1]) != 0)
             continue;
         program_begin(verb->table, argc - 1, argv + 1, verb->settings, &operands);
-        return program_end(verb->run(&operands));
+        return program_end(program_check_output(verb->run(&operands)));
     }
     if (argc < 2)
         (void)fprintf(stderr, "%s: no command given; see %s --help\n", verbs->program,

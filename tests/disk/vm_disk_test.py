@@ -414,6 +414,32 @@ class Refusing(Operator):
         self.assertIn("No space left", told)
         self.assertEqual(os.listdir(small), [])
 
+    def test_output_that_does_not_arrive(self):
+        """A list of ranges to copy that is cut off must not look like a short one."""
+        self.make_raw("a.raw", 24)
+        self.disk("convert", "-f", "raw", "a.raw", "a.qcow2")
+        for words in (["map"], ["map", "--json"], ["info"], ["info", "--json"], ["check"]):
+            told = self.call("sh", "-c", f"{BUILD}/bin/vm-disk {' '.join(words)} a.qcow2 >/dev/full",
+                             code=1)
+            self.assertIn("output", told)
+
+    def test_standard_files_that_are_closed(self):
+        """What is printed must not land in the image, which would get a free number."""
+        self.disk("create", "a.qcow2", "64M")
+        self.call("qemu-io", "-f", "qcow2", "-c", "write -P 5 0 32M", "a.qcow2")
+        with open(self.folder / "a.qcow2", "r+b") as image:
+            head = image.read(48)
+            image.seek(int.from_bytes(head[40:48], "big") + 1)
+            table = int.from_bytes(image.read(7), "big")
+            for number in range(200): # no longer marked as its owner's alone
+                image.seek(table + 8 * number)
+                image.write(b"\0")
+        repair = f"{BUILD}/bin/vm-disk check -r all --yes"
+        shutil.copy(self.folder / "a.qcow2", self.folder / "b.qcow2")
+        self.call("sh", "-c", f"{repair} a.qcow2")
+        self.call("sh", "-c", f"{repair} b.qcow2 >&-")
+        self.call("cmp", "a.qcow2", "b.qcow2")
+
     def test_ctrl_c_removes_what_was_begun(self):
         (self.folder / "a.raw").write_bytes(os.urandom(MIB) * 256)
         with subprocess.Popen([BUILD / "bin" / "vm-disk", "convert", "-f", "raw", "a.raw",
