@@ -39,9 +39,11 @@ static unsigned lowest_of(const struct layer_list *list)
 {
     unsigned lowest = 0;
 
-    for (unsigned i = 1; i < list->count; i++)
-        if (!list->layers[i].is_sealed || strcmp(list->layers[i].format, "qcow2") != 0)
+    for (unsigned i = 1; i < list->count; i++) {
+        const struct layer_info *layer = &list->layers[i];
+        if (!layer->is_sealed || strcmp(layer->format, "qcow2") != 0 || layer->has_records)
             lowest = i;
+    }
     return lowest;
 }
 

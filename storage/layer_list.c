@@ -15,6 +15,8 @@
 #include "base/file_io.h"
 #include "storage/image_chain.h"
 #include "storage/image_folders.h"
+#include "storage/qcow/qcow_header.h"
+#include "storage/qcow/qcow_image.h"
 #include "storage/qcow/qcow_predecessors.h"
 #include "storage/qcow/qcow_presence.h"
 
@@ -24,6 +26,7 @@ DEFINE_CLEANUP(image_folders, struct image_folders, image_folders_destroy)
 
 static struct err *describe(const struct image_layer *layer, struct layer_info *out_info)
 {
+    const struct qcow_header *header = layer->is_qcow ? qcow_image_header(layer->block) : NULL;
     struct stat status;
 
     if (fstat(layer->fd, &status) != 0)
@@ -32,6 +35,8 @@ static struct err *describe(const struct image_layer *layer, struct layer_info *
         .path = strdup(layer->path),
         .format = layer->is_qcow ? "qcow2" : "raw",
         .is_sealed = (status.st_mode & WRITE_BITS) == 0,
+        .has_records =
+            header != NULL && (header->snapshot_count > 0 || qcow_header_has_bitmaps(header)),
         .virtual_bytes = layer->block->virtual_bytes,
         .file_bytes = (uint64_t)status.st_blocks * 512,
     };
@@ -116,6 +121,8 @@ struct err *layer_is_unwritten(const char *path, bool *out_is_unwritten)
     TRY(image_layer_open(path, "qcow2", DISK_IMAGE_READ_ONLY,
                          (struct image_layer_use){.locking = IMAGE_LAYER_UNLOCKED}, &layer));
     struct err *err = look_for_content(layer.block, out_is_unwritten);
+    if (err == NULL && qcow_image_header(layer.block)->snapshot_count > 0)
+        *out_is_unwritten = false;
     err_free(block_close(layer.block)); /* read-only: nothing is lost */
     return err;
 }

@@ -15,6 +15,7 @@ struct layer_info {
     char *path;         /* owned; absolute but for the newest, which is as it was named */
     const char *format; /* "raw" or "qcow2" */
     bool is_sealed;     /* without write permission */
+    bool has_records;   /* snapshots inside the image or bitmaps, which a merge would lose */
     uint64_t virtual_bytes;
     uint64_t file_bytes; /* what it takes on disk */
 };

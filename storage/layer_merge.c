@@ -53,6 +53,13 @@ static struct err *check_layer(const struct image_layer *layer)
         return err_new(ERR_INVALID,
                        "layer '%s' is not a qcow2 image, which it must be to be merged",
                        layer->path);
+    const struct qcow_header *header = qcow_image_header(layer->block);
+    if (header->snapshot_count > 0)
+        return err_new(ERR_STATE,
+                       "layer '%s' has snapshots inside, which a merge would lose: %u of them",
+                       layer->path, header->snapshot_count);
+    if (qcow_header_has_bitmaps(header))
+        return err_new(ERR_STATE, "layer '%s' has bitmaps, which a merge would lose", layer->path);
     return image_layer_check_sealed(layer);
 }
 

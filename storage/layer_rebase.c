@@ -9,6 +9,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include "base/checked_math.h"
 #include "base/cleanup.h"
@@ -17,6 +18,8 @@
 #include "storage/image_folders.h"
 #include "storage/image_map.h"
 #include "storage/qcow/qcow_backing.h"
+#include "storage/qcow/qcow_header.h"
+#include "storage/qcow/qcow_image.h"
 #include "storage/qcow/qcow_presence.h"
 
 #define CHUNK_BYTES ((size_t)MIB)
@@ -32,6 +35,17 @@ struct work {
     uint64_t copied_bytes;
 };
 
+static struct err *check_not_itself(const struct layer_rebase *rebase, int own_fd, int fd)
+{
+    struct stat own, other;
+
+    if (fstat(own_fd, &own) != 0 || fstat(fd, &other) != 0)
+        return err_errno(errno, "rebase '%s'", rebase->image.path);
+    if (own.st_dev == other.st_dev && own.st_ino == other.st_ino)
+        return err_new(ERR_STATE, "'%s' can not be put onto itself", rebase->image.path);
+    return NULL;
+}
+
 static struct err *open_new(struct work *work)
 {
     const struct layer_rebase *rebase = work->rebase;
@@ -42,10 +56,26 @@ static struct err *open_new(struct work *work)
         return NULL;
     /* By the rules that the next open will go by. */
     TRY(image_folders_open(work->folders, rebase->image.path, rebase->backing, &fd, &path));
+    TRY(check_not_itself(rebase, work->old_chain.top.fd, fd));
     struct disk_image_name name = {
         .path = path, .format = rebase->backing_format, .access = DISK_IMAGE_READ_ONLY};
     return err_wrap(image_chain_open(&name, work->folders, IMAGE_LAYER_LOCKED, &work->new_chain),
                     "new backing image");
+}
+
+/* What a snapshot inside the image does not hold shows through from below, too, and is not copied.
+ */
+static struct err *check_snapshots(const struct work *work)
+{
+    const struct qcow_header *header = qcow_image_header(work->old_chain.top.block);
+    bool stays_alone = work->old_chain.stack == NULL && work->rebase->backing == NULL;
+
+    if (header->snapshot_count == 0 || stays_alone)
+        return NULL;
+    return err_new(ERR_STATE,
+                   "'%s' has %u snapshots inside, which would show something else on other images; "
+                   "delete them, or take each out with 'vm-disk convert --snapshot'",
+                   work->rebase->image.path, header->snapshot_count);
 }
 
 static struct err *prepare(struct work *work)
@@ -56,6 +86,7 @@ static struct err *prepare(struct work *work)
     TRY(image_chain_open(image, work->folders, IMAGE_LAYER_LOCKED, &work->old_chain));
     if (!work->old_chain.top.is_qcow)
         return err_new(ERR_INVALID, "'%s' is a raw image, which is based on none", image->path);
+    TRY(check_snapshots(work));
     TRY(open_new(work));
     work->old_data = malloc(CHUNK_BYTES);
     work->new_data = malloc(CHUNK_BYTES);
@@ -211,13 +242,32 @@ struct err *layer_rebase(const struct layer_rebase *rebase, uint64_t *out_copied
     return err;
 }
 
+/* The image below need not be there yet, or lie where this process may look. */
+static struct err *check_name(const struct layer_rebase *rebase, int own_fd)
+{
+    CLEANUP(cleanup_free) char *path = NULL;
+    CLEANUP(cleanup_fd) int fd = -1;
+    struct image_folders *folders = NULL;
+
+    TRY(image_folders_create(rebase->image.path, rebase->image.folders, rebase->image.folder_count,
+                             &folders));
+    struct err *err = image_folders_open(folders, rebase->image.path, rebase->backing, &fd, &path);
+    image_folders_destroy(folders);
+    if (err == NULL)
+        return check_not_itself(rebase, own_fd, fd);
+    err_free(err);
+    return NULL;
+}
+
 struct err *layer_rebase_name(const struct layer_rebase *rebase)
 {
     struct image_layer layer;
 
     TRY(image_layer_open(rebase->image.path, "qcow2", DISK_IMAGE_WRITABLE,
                          (struct image_layer_use){.locking = IMAGE_LAYER_LOCKED}, &layer));
-    struct err *err = set_name(layer.fd, rebase);
+    struct err *err = rebase->backing == NULL ? NULL : check_name(rebase, layer.fd);
+    if (err == NULL)
+        err = set_name(layer.fd, rebase);
     struct err *close_err = block_close(layer.block);
     if (err == NULL)
         return close_err;

@@ -192,7 +192,7 @@ TEST(what_is_cancelled_or_impossible_shows_the_same)
     expect_same("top.qcow2");
     assert_fails(rebase("top.qcow2", "missing.raw", "raw", &copied), ERR_NOT_FOUND);
     assert_fails(rebase("top.qcow2", "/etc/hostname", "raw", &copied), ERR_DENIED);
-    assert_fails(rebase("top.qcow2", "top.qcow2", "qcow2", &copied), ERR_DENIED);
+    assert_fails(rebase("top.qcow2", "top.qcow2", "qcow2", &copied), ERR_STATE);
     expect_same("top.qcow2");
 }
 

@@ -77,6 +77,50 @@ class Layering(Operator):
         self.satisfies_qemu(top, "seen.raw")
         self.assertIn("sealed", self.disk("layers", "merge", top, code=4))
 
+    def test_snapshots_inside_keep_what_they_show(self):
+        """They see what is below the image, too, and are not copied when that goes."""
+        top = self.make_layers()
+        self.call("qemu-img", "snapshot", "-c", "then", top)
+        self.call("qemu-img", "convert", "-l", "snapshot.name=then", "-O", "raw", top, "then.raw")
+        self.make_raw("other.raw", 24, seed=3)
+        for words in (["flatten"], ["rebase", "-b", "other.raw", "-F", "raw"],
+                      ["rebase", "-b", "0.qcow2", "-F", "qcow2"]):
+            self.assertIn("1 snapshots inside", self.disk("layers", *words, top, code=4))
+        self.disk("compare", "--snapshot", "then", top, "then.raw", "-F", "raw")
+        self.satisfies_qemu(top, "seen.raw")
+        self.disk("snapshot", "-d", "then", top)
+        self.disk("layers", "flatten", top)
+        self.disk("snapshot", "-c", "then", top)
+        self.disk("layers", "flatten", top)
+        self.satisfies_qemu(top, "seen.raw")
+
+    def test_what_a_merge_would_lose(self):
+        for words, told in ((["snapshot", "-c", "then"], "snapshots inside"),
+                            (["bitmap", "--add"], "bitmaps")):
+            for number in (1, 2):
+                with self.subTest(words=words, number=number):
+                    top = self.make_layers(count=4)
+                    name = ["map"] if words[0] == "bitmap" else []
+                    self.call("qemu-img", *words, f"{number}.qcow2", *name)
+                    for layer in range(3):
+                        os.chmod(self.folder / f"{layer}.qcow2", 0o444)
+                    self.assertIn(told, self.disk("layers", "merge", "2.qcow2", code=4))
+                    self.satisfies_qemu(top, "seen.raw")
+                    for layer in range(4):
+                        (self.folder / f"{layer}.qcow2").unlink()
+
+    def test_an_image_is_not_put_onto_itself(self):
+        top = self.make_layers()
+        os.symlink(top, self.folder / "link.qcow2")
+        for name in (top, "link.qcow2", self.folder / top):
+            for how in ([], ["-u"]):
+                told = self.disk("layers", "rebase", top, "-b", name, "-F", "qcow2", *how, code=4)
+                self.assertIn("onto itself", told)
+        self.satisfies_qemu(top, "seen.raw")
+        self.call("qemu-img", "rebase", "-u", "-b", top, "-F", "qcow2", top)
+        self.assertIn("its own backing", self.disk("info", top, code=1))
+        self.assertIn("its own backing", self.disk("layers", "list", top, code=1))
+
     def test_an_image_in_use_is_left_alone(self):
         top = self.make_layers()
         with subprocess.Popen(["qemu-io", "-f", "qcow2", top], cwd=self.folder,

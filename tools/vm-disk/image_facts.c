@@ -29,6 +29,8 @@ static struct err *look(int fd, const char *format, struct image_facts *facts)
     TRY(image_format_check(format, &facts->is_qcow));
     if (fstat(fd, &status) != 0)
         return err_errno(errno, "look at '%s'", facts->path);
+    facts->device = status.st_dev;
+    facts->inode = status.st_ino;
     facts->host_bytes = (uint64_t)status.st_blocks * 512;
     facts->is_sealed = S_ISREG(status.st_mode) && (status.st_mode & WRITE_BITS) == 0;
     TRY(image_lock_is_written(fd, facts->path, &facts->is_written));
@@ -68,6 +70,9 @@ static struct err *look_at_next(struct image_chain_facts *chain, int fd, char *p
 
     facts->path = owned;
     TRY(look(fd, format, facts));
+    for (size_t i = 0; i < chain->count; i++)
+        if (chain->layers[i].device == facts->device && chain->layers[i].inode == facts->inode)
+            return err_new(ERR_INVALID, "image '%s' is its own backing file", facts->path);
     owned = NULL;
     chain->count++;
     return NULL;

@@ -16,7 +16,8 @@
 #include "storage/qcow/qcow_header.h"
 
 struct image_facts {
-    char *path; /* owned */
+    char *path;             /* owned */
+    uint64_t device, inode; /* of the file */
     bool is_qcow;
     struct qcow_header header; /* of a qcow2 image */
     uint64_t virtual_bytes;
