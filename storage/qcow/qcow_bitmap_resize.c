@@ -22,6 +22,11 @@ static struct err *check(const struct qcow_bitmap_set *set, uint64_t virtual_byt
                            "bitmap '%s' was not closed properly and can not be relied on; remove "
                            "it first ('vm-disk bitmap --remove')",
                            bitmap->name);
+        if (virtual_bytes == 0)
+            return err_new(ERR_STATE,
+                           "a disk without bytes has no bitmaps, but there is '%s'; remove it "
+                           "first ('vm-disk bitmap --remove')",
+                           bitmap->name);
         TRY(err_wrap(qcow_bitmap_check_size(virtual_bytes, bitmap->granularity_bits), "bitmap '%s'",
                      bitmap->name));
     }

@@ -142,6 +142,17 @@ class Looking(Operator):
                 self.disk("convert", "-f", "raw", raw, "a.qcow2", "--force", *shape)
                 size = (self.folder / "a.qcow2").stat().st_size
                 self.assertLessEqual(size, ours["required_bytes"])
+        for how in ("metadata", "falloc", "full"):
+            for output in ("qcow2", "raw"):
+                if (how, output) == ("metadata", "raw"):
+                    continue
+                ours = self.json("measure", "-f", "raw", raw, "-O", output, "--preallocation", how)
+                told = json.loads(self.call("qemu-img", "measure", "-f", "raw", "-O", output, "-o",
+                                            f"preallocation={how}", "--output=json", raw))
+                if output == "raw": # of which QEMU says nothing but the size
+                    told["required"] = told["fully-allocated"]
+                self.assertEqual(ours, {"required_bytes": told["required"],
+                                        "full_bytes": told["fully-allocated"]}, (how, output))
         empty = self.json("measure", "--size", "1T")
         self.assertLess(empty["required_bytes"], 1 << 30)
         self.disk("measure", code=2)
@@ -297,6 +308,8 @@ class Changing(Operator):
                          [("mine", 4 * 4096, True, True), ("theirs", 65536, False, True)])
         self.disk("bitmap", "--merge", "theirs", "a.qcow2", "mine")
         self.assertIn("76.0 KiB dirty", self.disk("bitmap", "a.qcow2"))
+        self.assertIn("no bitmaps", self.disk("resize", "--shrink", "a.qcow2", "0", code=4))
+        self.call("qemu-img", "check", "-q", "a.qcow2")
         self.disk("bitmap", "--clear", "a.qcow2", "mine")
         self.disk("bitmap", "--remove", "a.qcow2", "theirs")
         self.assertIn("which bitmap", self.disk("bitmap", "--add", "a.qcow2", code=2))

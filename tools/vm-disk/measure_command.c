@@ -130,6 +130,8 @@ static struct err *run(const struct option_result *operands)
     uint64_t needed = content.data_bytes, full = content.virtual_bytes;
     if (is_qcow)
         TRY(measure_qcow(&options, &content, &needed, &full));
+    if (options.preallocation >= QCOW_PREALLOCATION_FALLOC)
+        needed = full; /* whatever the content is */
     if (settings.json) {
         program_json_print(json_pack("{s:I, s:I}", "required_bytes", (json_int_t)needed,
                                      "full_bytes", (json_int_t)full));
