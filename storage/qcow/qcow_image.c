@@ -270,10 +270,10 @@ struct err *qcow_image_show_snapshot(struct block *block, const char *id_or_name
         return err_new(ERR_STATE, "snapshot '%s' of '%s' can only be read", id_or_name,
                        image->file->path);
     TRY(qcow_snapshot_list(image->file, &table));
-    const struct qcow_snapshot *snapshot = qcow_snapshot_find(&table, id_or_name);
-    struct err *err = snapshot == NULL
-                          ? err_new(ERR_NOT_FOUND, "there is none ('vm-disk snapshot' lists them)")
-                          : describe(&image->header, snapshot);
+    const struct qcow_snapshot *snapshot = NULL;
+    struct err *err = qcow_snapshot_find(&table, id_or_name, &snapshot);
+    if (err == NULL)
+        err = describe(&image->header, snapshot);
     qcow_snapshot_table_finish(&table);
     if (err == NULL) {
         forget_tables(image);

@@ -44,28 +44,52 @@ struct err *qcow_snapshot_list(struct host_file *file, struct qcow_snapshot_tabl
     return qcow_snapshot_table_load(file, &header, out_table);
 }
 
-const struct qcow_snapshot *qcow_snapshot_find(const struct qcow_snapshot_table *table,
-                                               const char *id_or_name)
+/* How a snapshot was named. */
+struct wanted {
+    const char *id;   /* NULL: not by that */
+    const char *name; /* likewise */
+};
+
+/* How many there are; gives the first. */
+static unsigned look_for(const struct qcow_snapshot_table *table, struct wanted wanted,
+                         const struct qcow_snapshot **out_snapshot)
 {
-    for (uint32_t i = 0; i < table->count; i++)
-        if (strcmp(table->list[i].id, id_or_name) == 0)
-            return &table->list[i];
-    for (uint32_t i = 0; i < table->count; i++)
-        if (strcmp(table->list[i].name, id_or_name) == 0)
-            return &table->list[i];
-    return NULL;
+    unsigned count = 0;
+
+    for (uint32_t i = table->count; i-- > 0;) {
+        const struct qcow_snapshot *snapshot = &table->list[i];
+        bool has_id = wanted.id != NULL && strcmp(snapshot->id, wanted.id) == 0;
+        bool has_name = wanted.name != NULL && strcmp(snapshot->name, wanted.name) == 0;
+        if (!has_id && !has_name)
+            continue;
+        *out_snapshot = snapshot;
+        count++;
+    }
+    return count;
 }
 
-static struct err *find(const struct qcow_snapshot_table *table, const char *id_or_name,
-                        const struct qcow_snapshot **out_snapshot)
+static const char *behind(const char *text, const char *prefix)
 {
-    const struct qcow_snapshot *snapshot = qcow_snapshot_find(table, id_or_name);
+    size_t len = strlen(prefix);
 
-    if (snapshot == NULL)
-        return err_new(ERR_NOT_FOUND,
-                       "there is no such snapshot; 'vm-disk snapshot -l' lists those that are");
-    *out_snapshot = snapshot;
-    return NULL;
+    return strncmp(text, prefix, len) == 0 ? text + len : NULL;
+}
+
+struct err *qcow_snapshot_find(const struct qcow_snapshot_table *table, const char *text,
+                               const struct qcow_snapshot **out_snapshot)
+{
+    unsigned count = look_for(table, (struct wanted){.id = text, .name = text}, out_snapshot);
+    struct wanted exact = {.id = behind(text, "id="), .name = behind(text, "name=")};
+
+    if (count == 0)
+        count = look_for(table, exact, out_snapshot);
+    if (count > 1)
+        return err_new(ERR_STATE,
+                       "it is the number of one and the name of another, or the name of several; "
+                       "say id=NUMBER or name=NAME ('vm-disk snapshot' lists them)");
+    return count == 1 ? NULL
+                      : err_new(ERR_NOT_FOUND, "there is no such snapshot ('vm-disk snapshot' "
+                                               "lists those that are)");
 }
 
 /* A snapshot table on its way into the file. */
@@ -220,7 +244,7 @@ static struct err *apply(struct qcow_edit *edit, const struct qcow_snapshot_tabl
     const struct qcow_snapshot *snapshot = NULL;
     uint64_t offset;
 
-    TRY(find(table, id_or_name, &snapshot));
+    TRY(qcow_snapshot_find(table, id_or_name, &snapshot));
     TRY(load_longer(edit, snapshot, l1));
     TRY(qcow_edit_refer_tree(edit, l1));
     TRY(qcow_edit_take(edit, (uint64_t)l1->count * 8, QCOW_OWNER_L1, &offset));
@@ -251,7 +275,7 @@ static struct err *disk_bytes_of(struct host_file *file, const char *id_or_name,
     const struct qcow_snapshot *snapshot = NULL;
 
     TRY(qcow_snapshot_list(file, &table));
-    struct err *err = find(&table, id_or_name, &snapshot);
+    struct err *err = qcow_snapshot_find(&table, id_or_name, &snapshot);
     if (err == NULL)
         *out_bytes = snapshot->disk_bytes;
     qcow_snapshot_table_finish(&table);
@@ -303,7 +327,7 @@ static struct err *forget(struct qcow_edit *edit, struct qcow_snapshot_table *ta
 {
     const struct qcow_snapshot *snapshot = NULL;
 
-    TRY(find(table, id_or_name, &snapshot));
+    TRY(qcow_snapshot_find(table, id_or_name, &snapshot));
     TRY(build_without(edit, table, (uint32_t)(snapshot - table->list), draft));
     TRY(qcow_edit_raise(edit));
     return publish_table(edit, draft);

@@ -25,9 +25,10 @@ struct host_file;
 /* Also of an image that is in use. */
 ERR_RESULT qcow_snapshot_list(struct host_file *file, struct qcow_snapshot_table *out_table);
 
-/* By id, else by name; NULL: there is none. */
-const struct qcow_snapshot *qcow_snapshot_find(const struct qcow_snapshot_table *table,
-                                               const char *id_or_name);
+/* By id or name, which must not be those of two, or by "id=ID" or "name=NAME". ERR_NOT_FOUND,
+ * ERR_STATE. */
+ERR_RESULT qcow_snapshot_find(const struct qcow_snapshot_table *table, const char *text,
+                              const struct qcow_snapshot **out_snapshot);
 
 /* Of the disk only. ERR_STATE: the name is taken, or there is no room for more. */
 ERR_RESULT qcow_snapshot_create(struct host_file *file, const char *name, uint64_t date_ns);

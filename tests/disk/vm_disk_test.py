@@ -296,6 +296,28 @@ class Changing(Operator):
         self.assertIn("no such", self.disk("snapshot", "-d", "before", "a.qcow2", code=3))
         self.assertIn("one at a time", self.disk("snapshot", "-l", "-d", "x", "a.qcow2", code=2))
 
+    def test_a_name_that_is_the_number_of_another(self):
+        """QEMU deletes by the name, but goes back by the number."""
+        self.disk("create", "a.qcow2", "8M")
+        for number in range(3): # these have the numbers 1, 2 and 3
+            self.call("qemu-io", "-f", "qcow2", "-c", f"write -P {number + 1} 0 8M", "a.qcow2")
+            self.disk("snapshot", "-c", str(number), "a.qcow2")
+        self.call("qemu-img", "snapshot", "-c", "twice", "a.qcow2")
+        self.call("qemu-img", "snapshot", "-c", "twice", "a.qcow2")
+        for words in (["snapshot", "-d", "1"], ["snapshot", "-a", "2"], ["snapshot", "-d", "twice"],
+                      ["map", "--snapshot", "1"]):
+            self.assertIn("id=NUMBER", self.disk(*words, "a.qcow2", code=4))
+        self.disk("snapshot", "-d", "name=1", "a.qcow2")
+        self.disk("snapshot", "-d", "id=5", "a.qcow2")
+        self.disk("snapshot", "-d", "twice", "a.qcow2")
+        listed = self.json("snapshot", "a.qcow2")["snapshots"]
+        self.assertEqual([(one["id"], one["name"]) for one in listed], [("1", "0"), ("3", "2")])
+        self.disk("snapshot", "-a", "id=1", "a.qcow2")
+        self.call("qemu-io", "-r", "-f", "qcow2", "-c", "read -P 1 0 8M", "a.qcow2")
+        self.disk("snapshot", "-c", "id=1", "a.qcow2")
+        self.disk("snapshot", "-d", "id=1", "a.qcow2")
+        self.assertEqual(len(self.json("snapshot", "a.qcow2")["snapshots"]), 2)
+
     def test_bitmaps_say_what_was_written(self):
         self.disk("create", "a.qcow2", "8M")
         self.disk("bitmap", "--add", "-g", "4k", "a.qcow2", "mine")
@@ -339,7 +361,7 @@ class Changing(Operator):
                                   "raw")
                         self.disk("convert", "--force", "--snapshot", which, "b.qcow2", "c.qcow2")
                         self.satisfies_qemu("c.qcow2", f"{name}.raw")
-        self.assertIn("there is none", self.disk("convert", "--snapshot", "x", "b.qcow2", "x.qcow2",
+        self.assertIn("no such snapshot", self.disk("convert", "--snapshot", "x", "b.qcow2", "x.qcow2",
                                                  code=3))
         self.assertIn("raw", self.disk("convert", "--snapshot", "x", "-f", "raw", raw, "x.qcow2",
                                        code=1))

@@ -29,7 +29,8 @@ struct disk_source {
         OPTION_FLAG("share", 'U', type, field.is_shared,                                           \
                     "read it although a machine may be writing to it; what is read may be torn"),  \
         OPTION_TEXT("snapshot", 0, type, field.snapshot, "NAME", NULL,                             \
-                    "read what this snapshot in the image holds (by its number or name)")
+                    "read what this snapshot in the image holds (its number or name, or "          \
+                    "id=NUMBER, name=NAME)")
 
 /* ERR_DENIED, with what to do, when another process has it open for writing. */
 ERR_RESULT disk_source_open(const struct disk_source *source, const char *path,

@@ -32,7 +32,8 @@ static const struct option_row rows[] = {
     OPTION_TEXT("create", 'c', SETTINGS, create, "NAME", NULL, "take one of the disk as it is"),
     OPTION_TEXT("apply", 'a', SETTINGS, apply, "ID|NAME", NULL,
                 "go back to one; what was written since is lost"),
-    OPTION_TEXT("delete", 'd', SETTINGS, remove, "ID|NAME", NULL, "delete one"),
+    OPTION_TEXT("delete", 'd', SETTINGS, remove, "ID|NAME", NULL,
+                "delete one; where a name is another's number, say id=NUMBER or name=NAME"),
     OPTION_FLAG("json", 0, SETTINGS, json, "print JSON"),
 };
 
