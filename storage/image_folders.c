@@ -189,6 +189,8 @@ static struct err *refusal(const char *image_path, const char *path, const char 
     case ENOTBLK:
         return err_new(ERR_INVALID,
                        "image '%s' is not a regular file, and a backing file has to be one", path);
+    case EACCES:
+    case EPERM: return err_new(ERR_DENIED, "open image '%s': %s", path, strerror(error));
     default: return err_errno(error, "open image '%s'", path);
     }
 }

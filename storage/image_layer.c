@@ -107,19 +107,43 @@ struct err *image_layer_from_fd(int fd, const char *path, const char *format,
     return NULL;
 }
 
+/* Who is not root learns only here that a file is sealed. */
+static struct err *explain_denial(const char *path, enum disk_image_access access, int error)
+{
+    CLEANUP(cleanup_fd) int fd = -1;
+
+    if (access == DISK_IMAGE_WRITABLE)
+        fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+    if (fd >= 0)
+        TRY(image_layer_check_not_sealed(fd, path));
+    return err_new(ERR_DENIED, "open image '%s'%s: %s", path,
+                   access == DISK_IMAGE_WRITABLE ? " for writing" : "", strerror(error));
+}
+
+struct err *image_layer_open_file(const char *path, enum disk_image_access access, int *out_fd)
+{
+    int mode = access == DISK_IMAGE_WRITABLE ? O_RDWR : O_RDONLY;
+    /* O_NONBLOCK: opening must not wait for the other end of a pipe, which is refused later. */
+    int fd = open(path, mode | O_CLOEXEC | O_NONBLOCK);
+
+    if (fd < 0 && errno == ENOENT)
+        return err_new(ERR_NOT_FOUND, "there is no image '%s'", path);
+    if (fd < 0 && (errno == EACCES || errno == EPERM))
+        return explain_denial(path, access, errno);
+    if (fd < 0)
+        return err_errno(errno, "open image '%s'", path);
+    *out_fd = fd;
+    return NULL;
+}
+
 struct err *image_layer_open(const char *path, const char *format, enum disk_image_access access,
                              struct image_layer_use use, struct image_layer *out_layer)
 {
     bool is_qcow;
+    int fd = -1;
 
     TRY(check_format(path, format, &is_qcow));
-    /* O_NONBLOCK: opening must not wait for the other end of a pipe, which is refused below. */
-    int fd =
-        open(path, (access == DISK_IMAGE_WRITABLE ? O_RDWR : O_RDONLY) | O_CLOEXEC | O_NONBLOCK);
-    if (fd < 0 && errno == ENOENT)
-        return err_new(ERR_NOT_FOUND, "there is no image '%s'", path);
-    if (fd < 0)
-        return err_errno(errno, "open image '%s'", path);
+    TRY(image_layer_open_file(path, access, &fd));
     return image_layer_from_fd(fd, path, format, access, use, out_layer);
 }
 

@@ -30,6 +30,10 @@ struct image_layer {
 ERR_RESULT image_layer_open(const char *path, const char *format, enum disk_image_access access,
                             struct image_layer_use use, struct image_layer *out_layer);
 
+/* Opens the file: ERR_NOT_FOUND, ERR_DENIED, ERR_STATE when it is sealed and the caller may not
+ * write it for that. */
+ERR_RESULT image_layer_open_file(const char *path, enum disk_image_access access, int *out_fd);
+
 /* The same for a file that is open already, which is taken, also on failure. */
 ERR_RESULT image_layer_from_fd(int fd, const char *path, const char *format,
                                enum disk_image_access access, struct image_layer_use use,

@@ -134,6 +134,42 @@ class Writing(Operator):
         self.disk("snapshot", "-l", "a.qcow2")
         self.disk("check", "a.qcow2")
 
+    def as_nobody(self, *words):
+        """Exit status and reason of vm-disk for somebody who may not write everything."""
+        done = subprocess.run([BUILD / "bin" / "vm-disk", *words], cwd=self.folder, text=True,
+                              stdin=subprocess.DEVNULL, capture_output=True, check=False,
+                              **({"user": 65534, "group": 65534} if os.geteuid() == 0 else {}))
+        return done.returncode, done.stderr
+
+    def test_what_is_not_permitted(self):
+        self.disk("create", "a.qcow2", "8M")
+        self.disk("create", "b.qcow2", "8M")
+        os.chmod(self.folder, 0o755)
+        os.chmod(self.folder / "a.qcow2", 0o444)
+        os.chmod(self.folder / "b.qcow2", 0o600 if os.geteuid() == 0 else 0)
+        try:
+            self.assertEqual(self.as_nobody("info", "a.qcow2"), (0, ""))
+        except PermissionError:
+            self.skipTest("the program is not for everybody here")
+        for words in (["snapshot", "-c", "x"], ["check", "-r", "all", "-y"], ["resize", "+1M"],
+                      ["layers", "flatten"]):
+            words.insert(1 if words[0] == "resize" else len(words), "a.qcow2")
+            code, told = self.as_nobody(*words)
+            self.assertEqual(code, 4, told)
+            self.assertIn("sealed", told)
+        if os.geteuid() == 0:
+            self.call("qemu-img", "create", "-q", "-f", "qcow2", "-b", "b.qcow2", "-F", "qcow2",
+                      "over.qcow2", "8M")
+        os.chmod(self.folder, 0o555)
+        for words in (["info", "b.qcow2"], ["check", "b.qcow2"], ["convert", "b.qcow2", "c.qcow2"],
+                      ["convert", "a.qcow2", "c.qcow2"], ["create", "c.qcow2", "1M"],
+                      *([["convert", "over.qcow2", "c.qcow2"], ["snapshot", "-c", "x", "over.qcow2"]]
+                        if os.geteuid() == 0 else [])):
+            code, told = self.as_nobody(*words)
+            self.assertEqual(code, 5, told)
+            self.assertIn("Permission denied", told)
+        os.chmod(self.folder, 0o755)
+
     def test_ctrl_c_while_space_is_taken(self):
         """The host is busy for long in one call, or many."""
         for words in (["-f", "raw"], []):

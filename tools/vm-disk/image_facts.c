@@ -15,6 +15,7 @@
 #include "base/cleanup.h"
 #include "base/limits.h"
 #include "storage/host_file.h"
+#include "storage/image_layer.h"
 #include "storage/image_lock.h"
 #include "tools/vm-disk/image_file.h"
 
@@ -83,12 +84,10 @@ struct err *image_chain_look(const char *path, const char *format,
                              struct image_chain_facts *out_chain)
 {
     struct image_chain_facts *chain = out_chain;
-    CLEANUP(cleanup_fd) int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+    CLEANUP(cleanup_fd) int fd = -1;
 
     *chain = (struct image_chain_facts){NULL, 0};
-    if (fd < 0)
-        return errno == ENOENT ? err_new(ERR_NOT_FOUND, "there is no image '%s'", path)
-                               : err_errno(errno, "open image '%s'", path);
+    TRY(image_layer_open_file(path, DISK_IMAGE_READ_ONLY, &fd));
     char *copy = strdup(path);
     if (copy == NULL)
         return err_new(ERR_NO_MEMORY, "look at '%s'", path);

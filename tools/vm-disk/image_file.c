@@ -130,9 +130,8 @@ static struct err *hold_old(const char *path, bool may_replace, int reader_fd, i
                        S_ISREG(status.st_mode) ? "remove it, or say --force"
                                                : "give the new image another name");
     TRY(check_is_file(path));
-    CLEANUP(cleanup_fd) int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
-    if (fd < 0)
-        return err_errno(errno, "replace '%s'", path);
+    CLEANUP(cleanup_fd) int fd = -1;
+    TRY(image_layer_open_file(path, DISK_IMAGE_READ_ONLY, &fd));
     TRY(lock_old(fd, path, reader_fd));
     *out_fd = TAKE_FD(fd);
     return NULL;
@@ -161,6 +160,8 @@ static struct err *create_draft(const struct image_file *file, int *out_fd)
                        "create '%s': '%s' is there, from somebody at work on the same or from an "
                        "earlier attempt; remove it if nobody is",
                        file->path, file->draft);
+    if (fd < 0 && (errno == EACCES || errno == EPERM))
+        return err_new(ERR_DENIED, "create '%s': %s", file->draft, strerror(errno));
     if (fd < 0)
         return err_errno(errno, "create '%s'", file->draft);
     *out_fd = fd;
