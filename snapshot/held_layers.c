@@ -37,7 +37,8 @@ struct link {
 
 static struct err *identify(struct held_layers *held)
 {
-    const char *path = snapshot_store_path(held->purpose.store);
+    const char *path =
+        held->purpose.store == NULL ? NULL : snapshot_store_path(held->purpose.store);
 
     if (path == NULL)
         return NULL;
@@ -107,7 +108,8 @@ static struct err *note_link(struct held_layers *held, const struct link *link, 
                               .number = number};
 
     TRY(real_folder(link->path, &own, &own_status));
-    TRY(real_folder(link->disk->path, &top, &top_status));
+    TRY(real_folder(link->disk->user != NULL ? link->disk->user : link->disk->path, &top,
+                    &top_status));
     if (!file_is_same(&own_status, &top_status))
         need.image_folder = top;
     need.is_sealing = link->is_first && link->disk->is_sealing && held->store_path != NULL;

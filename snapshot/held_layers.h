@@ -22,13 +22,15 @@ struct snapshot_store;
 struct held_disk {
     const char *path;
     const char *format;
+    const char
+        *user; /* an image, there or not yet, that will stand on it; NULL: it is used itself */
     bool is_read_only; /* nothing is sealed, and no overlay made */
     bool is_sealing;   /* the image is about to be sealed for a snapshot in the store */
 };
 
 struct held_purpose {
-    const struct snapshot_store *store;
-    const char *machine; /* whose snapshots these are */
+    const struct snapshot_store *store; /* NULL: none, images alone need the layers */
+    const char *machine;                /* whose snapshots these are */
     /* Where backing files may lie, beside the folder of the image. */
     const char *const *folders;
     size_t folder_count;

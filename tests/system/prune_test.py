@@ -90,6 +90,38 @@ class Prune(Case):
         self.check_all(host)
 
     @only_kvm
+    def test_what_clones_in_another_folder_stand_on_is_not_removed(self):
+        host = self.host()
+        guest = self.boot_with_disk(host)
+        saved = [host.save("m")["snapshot"] for _ in range(4)]
+        clones = self.folder / "clones"
+        clones.mkdir()
+        first, second, third = (self.images / f"disk.00000{n}.qcow2" for n in (1, 2, 3))
+        folder = ("--image-folder", str(self.images))
+        host.run("vm-disk", "create", "-b", first, "-F", "qcow2", *folder, clones / "a.qcow2")
+        for name, words in (("b", ("-b", second)), ("c", ("--name-only", "-b", third))):
+            host.run("vm-disk", "create", clones / f"{name}.qcow2", DISK_BYTES)
+            host.run("vm-disk", "layers", "rebase", *words, "-F", "qcow2", *folder,
+                     clones / f"{name}.qcow2")
+        # The machine goes back to before these layers, what it wrote since is given up, and no
+        # snapshot is left.
+        self.end(host, guest)
+        (self.images / "disk.000004.qcow2").unlink()
+        host.run("vm-restore", saved[0])
+        guest = self.follow(host, "m", guest.jobs)
+        guest.check(1)
+        self.end(host, guest)
+        self.delete(host, saved)
+
+        for name, left in (("c", [1, 2, 3]), ("b", [1, 2]), ("a", [1])):
+            self.prune(host, self.images / "disk.raw")
+            self.assertEqual([layer for layer in self.layers() if layer < 4], left)
+            host.run("vm-disk", "map", *folder, clones / f"{name}.qcow2")
+            (clones / f"{name}.qcow2").unlink()
+        self.prune(host, self.images / "disk.raw")
+        self.assertEqual([layer for layer in self.layers() if layer < 4], [])
+
+    @only_kvm
     def test_saves_into_two_stores_deletes_kills_and_prunes_lose_nothing(self):
         host = self.host()
         guest = self.boot_with_disk(host)

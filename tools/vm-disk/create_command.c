@@ -17,6 +17,7 @@
 #include "tools/program_json.h"
 #include "tools/program_size.h"
 #include "tools/program_units.h"
+#include "tools/vm-disk/held_backing.h"
 #include "tools/vm-disk/image_facts.h"
 #include "tools/vm-disk/image_file.h"
 #include "tools/vm-disk/image_options.h"
@@ -59,13 +60,9 @@ static const struct option_table table = {
 /* The backing image as this process finds it: a relative name is seen from the overlay. */
 static struct err *backing_size(const char *image_path, uint64_t *out_bytes)
 {
-    CLEANUP(cleanup_free) char *folder = NULL;
     CLEANUP(cleanup_free) char *path = NULL;
 
-    TRY(folder_of(image_path, &folder));
-    if (asprintf(&path, "%s%s%s", settings.backing[0] == '/' ? "" : folder,
-                 settings.backing[0] == '/' ? "" : "/", settings.backing) < 0)
-        return err_new(ERR_NO_MEMORY, "backing image");
+    TRY(held_backing_path(image_path, settings.backing, &path));
     struct disk_image_name name = {.path = path,
                                    .format = settings.backing_format,
                                    .access = DISK_IMAGE_READ_ONLY,
@@ -169,8 +166,19 @@ static struct err *check_draft(const struct image_file *file)
     return check_not_on_itself(file);
 }
 
+static struct err *hold_backing(const struct image_file *file, struct held_layers **out_held)
+{
+    struct held_backing backing = {.image = file->path,
+                                   .backing = settings.backing,
+                                   .format = settings.backing_format,
+                                   .folders = &settings.folders};
+
+    return settings.backing == NULL ? NULL : held_backing_take(&backing, out_held);
+}
+
 static struct err *run(const struct option_result *operands)
 {
+    CLEANUP(cleanup_held_layers) struct held_layers *held = NULL;
     struct qcow_create_options options = {.virtual_bytes = 0};
     struct image_file file = {.draft = NULL};
 
@@ -178,7 +186,9 @@ static struct err *run(const struct option_result *operands)
     TRY(take_backing_size(operands, &options));
     TRY(image_file_create(operands->operands[0], settings.force, -1, settings.format, &options,
                           &file));
-    struct err *err = check_draft(&file);
+    struct err *err = hold_backing(&file, &held);
+    if (err == NULL)
+        err = check_draft(&file);
     if (err == NULL)
         err = image_file_publish(&file);
     image_file_finish(&file);

@@ -15,6 +15,7 @@
 #include "tools/program_json.h"
 #include "tools/program_units.h"
 #include "tools/vm-disk/disk_progress.h"
+#include "tools/vm-disk/held_backing.h"
 #include "tools/vm-disk/image_facts.h"
 
 static struct {
@@ -176,7 +177,14 @@ static struct err *check_backing(void)
 
 static struct err *rebase(const char *path)
 {
+    CLEANUP(cleanup_held_layers) struct held_layers *held = NULL;
+    struct held_backing backing = {.image = path,
+                                   .backing = settings.backing,
+                                   .format = settings.backing_format,
+                                   .folders = &settings.folders};
+
     program_check_usage(check_backing());
+    TRY(held_backing_take(&backing, &held));
     return put_onto(path, settings.backing, "rebased");
 }
 
