@@ -1,10 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """The programs that make, change and judge images."""
 
+import contextlib
 import os
 import pathlib
 import shutil
 import subprocess
+import time
 
 BUILD = pathlib.Path(os.environ.get("FERRY_BUILD", "build/dev"))
 
@@ -40,6 +42,25 @@ def qemu_io(folder, name, commands, extra=()):
     said = done.stdout + done.stderr
     if done.returncode != 0 or "failed" in said or "error" in said.lower():
         raise Failure(f"qemu-io: exit code {done.returncode}: {said[:600]}")
+
+
+@contextlib.contextmanager
+def qemu_nbd(folder, name):
+    """QEMU serves the image at the path that this gives."""
+    path = folder / "qemu-nbd.socket"
+    server = subprocess.Popen(["qemu-nbd", "--read-only", "--persistent", "--format=qcow2",
+                               f"--socket={path}", name], cwd=folder, stdout=subprocess.DEVNULL,
+                              stderr=subprocess.DEVNULL)
+    try:
+        while not path.exists():
+            if server.poll() is not None:
+                raise Failure(f"qemu-nbd does not serve {name}")
+            time.sleep(0.001)
+        yield path
+    finally:
+        server.kill()
+        server.wait()
+        path.unlink(missing_ok=True)
 
 
 class Exerciser:
