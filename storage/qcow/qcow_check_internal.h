@@ -34,6 +34,8 @@ struct qcow_check {
     uint64_t refcount_entries;
     struct qcow_check_block blocks[QCOW_CHECK_BLOCKS];
     uint64_t block_uses;
+    /* To a repair: what some entries refer to is not known, so no count is to become lower. */
+    bool keeps_counts;
     struct qcow_check_report report;
 };
 

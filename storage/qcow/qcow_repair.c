@@ -11,6 +11,9 @@
  *      to them in one write
  *   3. flags that are missing are set: only now is the count one that they say
  *   4. a second check must find no error; then the header is marked clean
+ *
+ * Where entries can not be read, nobody knows what they refer to: a damaged record of a snapshot
+ * must not cost all that the snapshots hold. Counts only become higher then, and no flag is set.
  */
 #include "storage/qcow/qcow_repair.h"
 
@@ -56,9 +59,9 @@ static struct err *repair_all(struct qcow_check *check)
     TRY(qcow_repair_flags_clear(check));
     if (report->count_errors > 0)
         TRY(qcow_repair_counts_rebuild(check));
-    else
+    else if (!check->keeps_counts)
         TRY(qcow_repair_counts_lower(check));
-    return qcow_repair_flags_set(check);
+    return check->keeps_counts ? NULL : qcow_repair_flags_set(check);
 }
 
 /* Version 2 has no such bits. */
@@ -74,11 +77,16 @@ static struct err *mark_clean(struct host_file *file, struct qcow_check_report *
     return NULL;
 }
 
+static bool has_missing_bitmaps(const struct qcow_header *header)
+{
+    return (header->autoclear & QCOW_AUTOCLEAR_BITMAPS) != 0 && !header->has_bitmap_extension;
+}
+
 static struct err *forget_missing_bitmaps(const struct qcow_check *check)
 {
     const struct qcow_header *header = &check->header;
 
-    if ((header->autoclear & QCOW_AUTOCLEAR_BITMAPS) == 0 || header->has_bitmap_extension)
+    if (!has_missing_bitmaps(header))
         return NULL;
     return qcow_header_write_field(check->file, QCOW_HEADER_AT_AUTOCLEAR,
                                    header->autoclear & ~QCOW_AUTOCLEAR_BITMAPS);
@@ -104,6 +112,8 @@ static struct err *repair_found(struct qcow_check *check, enum qcow_repair_scope
         TRY(forget_missing_bitmaps(check));
     if (is_clean(report))
         return NULL;
+    check->keeps_counts =
+        structural_errors(report) > (has_missing_bitmaps(&check->header) ? 1u : 0u);
     return scope == QCOW_REPAIR_LEAKS ? repair_leaks(check) : repair_all(check);
 }
 

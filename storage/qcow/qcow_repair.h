@@ -24,8 +24,8 @@ struct qcow_repair_report {
     struct qcow_check_report before, after;
 };
 
-/* What can not be put right, such as malformed entries, is still counted in `after`. The listener
- * hears what is found before. */
+/* What can not be put right, such as malformed entries, is still counted in `after`; what such an
+ * entry may refer to is not given away. The listener hears what is found before. */
 ERR_RESULT qcow_repair(struct host_file *file, enum qcow_repair_scope scope,
                        struct qcow_check_listener *listener, struct qcow_repair_report *out_report);
 

@@ -155,13 +155,25 @@ static bool is_new(const struct rebuild *rebuild, uint64_t cluster)
 }
 
 /* References without those to the old structures, and with those to the new ones. */
-static uint64_t wanted_count(const struct rebuild *rebuild, uint64_t cluster)
+static uint64_t known_count(const struct rebuild *rebuild, uint64_t cluster)
 {
     if (is_new(rebuild, cluster))
         return 1;
     uint64_t counted = qcow_reference_map_count(&rebuild->check->references, cluster);
     uint64_t old = qcow_reference_map_count(&rebuild->old, cluster);
     return counted - MIN(old, counted);
+}
+
+static struct err *find_count(struct rebuild *rebuild, uint64_t cluster, uint64_t *out_count)
+{
+    struct qcow_check *check = rebuild->check;
+    uint64_t stored = 0;
+
+    if (check->keeps_counts && cluster < check->end_cluster &&
+        qcow_reference_map_count(&rebuild->old, cluster) == 0)
+        TRY(qcow_check_stored(check, cluster, &stored));
+    *out_count = MAX(known_count(rebuild, cluster), stored);
+    return NULL;
 }
 
 /* Which blocks have to be there for what is in use, ascending. */
@@ -182,11 +194,33 @@ static struct err *blocks_in_use(struct rebuild *rebuild)
             uint64_t block = (cluster + j) / rebuild->block_counts;
             bool is_known =
                 rebuild->block_count > 0 && rebuild->blocks[rebuild->block_count - 1] >= block;
-            if (!is_known && wanted_count(rebuild, cluster + j) > 0)
+            if (!is_known && known_count(rebuild, cluster + j) > 0)
                 rebuild->blocks[rebuild->block_count++] = block;
         }
     }
     free((void *)chunks);
+    return NULL;
+}
+
+/* And those that there are: they may count what no known entry refers to. */
+static struct err *add_old_blocks(struct rebuild *rebuild)
+{
+    const struct qcow_check *check = rebuild->check;
+    uint64_t all = divide_up(check->end_cluster, rebuild->block_counts);
+    uint64_t *blocks = calloc(rebuild->block_count + all + 1, sizeof(*blocks));
+    uint64_t count = 0, next = 0;
+    if (blocks == NULL)
+        return err_new(ERR_NO_MEMORY, "refcounts");
+
+    for (uint64_t i = 0; i < all; i++) {
+        bool is_wanted = next < rebuild->block_count && rebuild->blocks[next] == i;
+        next += is_wanted ? 1 : 0;
+        if (is_wanted || (i < check->refcount_entries && check->refcount_table[i] != 0))
+            blocks[count++] = i;
+    }
+    free(rebuild->blocks);
+    rebuild->blocks = blocks;
+    rebuild->block_count = count;
     return NULL;
 }
 
@@ -198,6 +232,8 @@ static struct err *plan(struct rebuild *rebuild)
     uint64_t end, last;
 
     TRY(blocks_in_use(rebuild));
+    if (check->keeps_counts)
+        TRY(add_old_blocks(rebuild));
     for (;;) {
         last = rebuild->block_count == 0 ? 0 : rebuild->blocks[rebuild->block_count - 1];
         uint64_t first_new = check->end_cluster / rebuild->block_counts;
@@ -230,7 +266,8 @@ static struct err *write_block(struct rebuild *rebuild, uint64_t number, uint8_t
 
     memset(data, 0, check->cluster_bytes);
     for (uint64_t i = 0; i < rebuild->block_counts; i++) {
-        uint64_t count = wanted_count(rebuild, first + i);
+        uint64_t count;
+        TRY(find_count(rebuild, first + i, &count));
         if (count > most)
             return err_new(ERR_INVALID,
                            "the cluster at %" PRIu64 " is referenced %" PRIu64 " times, which "

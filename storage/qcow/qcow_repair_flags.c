@@ -41,10 +41,24 @@ static void put(uint8_t *at, uint64_t value)
     writer_be64(&out, value);
 }
 
-/* What the descriptor should be. Malformed ones and those of compressed clusters have no flag. */
-static uint64_t corrected(const struct table *table, uint64_t descriptor, bool is_l1)
+/* May the cluster be written in place, as far as is known? Where some references are not, its count
+ * has to say the same. */
+static struct err *look_at(struct qcow_check *check, uint64_t cluster, bool *out_is_single)
 {
-    const struct qcow_check *check = table->check;
+    uint64_t stored = 1;
+
+    if (check->keeps_counts)
+        TRY(qcow_check_stored(check, cluster, &stored));
+    *out_is_single = qcow_reference_map_count(&check->references, cluster) == 1 && stored <= 1;
+    return NULL;
+}
+
+/* What the descriptor should be. Malformed ones and those of compressed clusters have no flag. */
+static struct err *correct_one(const struct table *table, bool is_l1, uint64_t *inout_descriptor)
+{
+    struct qcow_check *check = table->check;
+    uint64_t descriptor = *inout_descriptor;
+    bool is_single = false;
     uint64_t offset = descriptor & QCOW_OFFSET_MASK;
     enum qcow_owner wanted = is_l1 ? QCOW_OWNER_L2 : QCOW_OWNER_DATA;
     uint64_t cluster = offset >> check->header.cluster_bits;
@@ -52,11 +66,13 @@ static uint64_t corrected(const struct table *table, uint64_t descriptor, bool i
     if (offset == 0 || (!is_l1 && (descriptor & QCOW_ENTRY_COMPRESSED) != 0) ||
         offset % check->cluster_bytes != 0 ||
         qcow_reference_map_owner(&check->references, cluster) != wanted)
-        return descriptor;
-    bool is_single = qcow_reference_map_count(&check->references, cluster) == 1;
-    if (table->direction == DIRECTION_SET)
-        return is_single ? descriptor | QCOW_ENTRY_COPIED : descriptor;
-    return is_single ? descriptor : descriptor & ~QCOW_ENTRY_COPIED;
+        return NULL;
+    TRY(look_at(check, cluster, &is_single));
+    if (table->direction == DIRECTION_SET && is_single)
+        *inout_descriptor = descriptor | QCOW_ENTRY_COPIED;
+    if (table->direction == DIRECTION_CLEAR && !is_single)
+        *inout_descriptor = descriptor & ~QCOW_ENTRY_COPIED;
+    return NULL;
 }
 
 /* Writes each sector of which a descriptor changes. */
@@ -66,7 +82,8 @@ static struct err *correct_table(struct table *table, bool is_l1)
         size_t len = MIN(SECTOR_BYTES, table->len - at);
         bool is_changed = false;
         for (size_t i = at; i < at + len; i += table->stride) {
-            uint64_t before = get(table->data + i), after = corrected(table, before, is_l1);
+            uint64_t before = get(table->data + i), after = before;
+            TRY(correct_one(table, is_l1, &after));
             if (before != after)
                 put(table->data + i, after);
             is_changed = is_changed || before != after;

@@ -240,6 +240,40 @@ class Checking(Operator):
         self.disk("check", "-r", "all", "--yes", "a.qcow2")
         self.satisfies_qemu("a.qcow2", raw)
 
+    def test_a_repair_gives_nothing_away(self):
+        """A damaged record of one snapshot: what all of them hold is still there when it is put
+        back."""
+        for lost in (False, True): # is the count of the header lost, too?
+            for shape in ("cluster_size=4k", "cluster_size=512,refcount_bits=64"):
+                with self.subTest(lost=lost, shape=shape):
+                    self.make_snapshots(shape)
+                    table = self.read_be64(64)
+                    good = self.read_be64(table)
+                    self.damage(table, (good + 100).to_bytes(8, "big"))
+                    end = (self.folder / "a.qcow2").stat().st_size
+                    if lost:
+                        self.damage(self.first_block(), bytes(8 if "64" in shape else 2))
+                    self.disk("check", "-r", "leaks", "--yes", "a.qcow2", code=4)
+                    told = self.disk("check", "-r", "all", "--yes", "a.qcow2", code=1)
+                    self.assertIn("can not be repaired", told)
+                    self.damage(table, good.to_bytes(8, "big"))
+                    self.call("qemu-img", "check", "-q", "a.qcow2")
+                    self.assertLessEqual((self.folder / "a.qcow2").stat().st_size, end * 2)
+                    for name in ("s0", "s1", "s2"):
+                        self.disk("compare", "--snapshot", name, "a.qcow2", f"{name}.raw", "-F",
+                                  "raw")
+
+    def make_snapshots(self, shape):
+        """Three, which share much, and what they hold as raw images."""
+        raw = self.make_raw("a.raw", 4)
+        self.call("qemu-img", "convert", "-f", "raw", "-O", "qcow2", "-o", shape, raw, "a.qcow2")
+        for number in range(3):
+            self.call("qemu-io", "-f", "qcow2", "-c", f"write -P {number + 1} {number}M 300k",
+                      "a.qcow2")
+            self.call("qemu-img", "snapshot", "-c", f"s{number}", "a.qcow2")
+            self.call("qemu-img", "convert", "-O", "raw", "a.qcow2", f"s{number}.raw")
+        self.call("qemu-io", "-f", "qcow2", "-c", "write -P 9 0 1M", "a.qcow2")
+
     def test_a_dirty_image_is_repaired_when_it_is_used(self):
         self.disk("create", "--lazy-refcounts", "a.qcow2", "24M")
         self.call("sh", "-c", "qemu-io -f qcow2 -t writeback -c 'write -P 5 0 1M' -c flush "

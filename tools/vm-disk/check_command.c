@@ -89,8 +89,15 @@ static void print_report(const char *path, const struct qcow_check_report *repor
 }
 
 /* Errors decide over the exit status, leaks do not: nothing is lost by them. */
-static struct err *verdict(const char *path, const struct qcow_check_report *report)
+static struct err *verdict(const char *path, const struct qcow_check_report *report,
+                           bool is_repaired)
 {
+    if (report->errors > 0 && is_repaired)
+        return err_new(ERR_INVALID,
+                       "'%s' has %" PRIu64
+                       " errors that can not be repaired; 'vm-disk convert' may "
+                       "still save what can be read",
+                       path, report->errors);
     if (report->errors > 0)
         return err_new(ERR_INVALID,
                        "'%s' is damaged; keep a copy, then try 'vm-disk check -r all %s'", path,
@@ -191,7 +198,7 @@ static struct err *run(const struct option_result *operands)
         print_report(path, &report);
     if (!settings.json && is_repaired)
         (void)printf("  repaired; this is how it is now\n");
-    return verdict(path, &report);
+    return verdict(path, &report, is_repaired);
 }
 
 const struct program_verb check_command = {"check", &table, &settings, run};
