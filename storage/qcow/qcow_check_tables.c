@@ -35,12 +35,23 @@ static struct err *check_copied(struct qcow_check *check, uint64_t offset, bool 
     return NULL;
 }
 
+/* To QEMU such an entry holds nothing, so that is what a repair makes of it. */
+static void lone_flag(struct qcow_check *check, const char *what)
+{
+    check->report.flag_errors++;
+    qcow_check_error(check, "%s is marked as referenced once, and refers to nothing", what);
+}
+
 static struct err *check_l1_entry(struct qcow_check *check, uint64_t entry, bool is_active)
 {
     uint64_t offset = entry & QCOW_OFFSET_MASK;
     enum qcow_owner before;
     bool is_usable = false;
 
+    if (entry == QCOW_ENTRY_COPIED && is_active) {
+        lone_flag(check, "an L1 entry");
+        return NULL;
+    }
     if ((entry & ~(QCOW_OFFSET_MASK | QCOW_ENTRY_COPIED)) != 0 ||
         offset % check->cluster_bytes != 0 || (offset == 0 && entry != 0)) {
         qcow_check_error(check, "the L1 entry 0x%" PRIx64 " is malformed", entry);
@@ -113,6 +124,10 @@ static struct err *check_l2_entry(struct qcow_check *check, struct table *table,
     struct qcow_cluster cluster;
     bool is_usable = false;
 
+    if (entry.descriptor == QCOW_ENTRY_COPIED && (uint32_t)entry.bitmap == 0 && table->is_active) {
+        lone_flag(check, "an L2 entry");
+        return NULL;
+    }
     if (!qcow_l2_entry_decode(entry, &check->context, &cluster)) {
         qcow_check_error(check,
                          "the L2 entry 0x%" PRIx64 " in the table at %" PRIu64 " is malformed",

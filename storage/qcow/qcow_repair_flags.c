@@ -63,6 +63,8 @@ static struct err *correct_one(const struct table *table, bool is_l1, uint64_t *
     enum qcow_owner wanted = is_l1 ? QCOW_OWNER_L2 : QCOW_OWNER_DATA;
     uint64_t cluster = offset >> check->header.cluster_bits;
 
+    if (descriptor == QCOW_ENTRY_COPIED)
+        *inout_descriptor = 0;
     if (offset == 0 || (!is_l1 && (descriptor & QCOW_ENTRY_COMPRESSED) != 0) ||
         offset % check->cluster_bytes != 0 ||
         qcow_reference_map_owner(&check->references, cluster) != wanted)

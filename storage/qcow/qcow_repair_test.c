@@ -86,6 +86,20 @@ static void clear_flags(struct image_bytes *image)
         image_fixture_put(image, l2 + i * 8, image_fixture_get(image, l2 + i * 8) & ~COPIED);
 }
 
+static void set_lone_flags(struct image_bytes *image)
+{
+    uint64_t l1 = image_fixture_l1(image), l2 = image_fixture_l2(image);
+    unsigned count = 0;
+
+    for (uint64_t at = l2; at < l2 + 512 * 8; at += 8)
+        if (image_fixture_get(image, at) == 0 && count++ < 3)
+            image_fixture_put(image, at, COPIED);
+    assert_true(count > 2);
+    for (uint64_t at = l1; image_fixture_get(image, 36) >> 32 > (at - l1) / 8; at += 8)
+        if (image_fixture_get(image, at) == 0)
+            image_fixture_put(image, at, COPIED);
+}
+
 static void forget_blocks(struct image_bytes *image)
 {
     image_fixture_put(image, image_fixture_get(image, 48), 0);
@@ -111,7 +125,8 @@ static void claim_bitmaps(struct image_bytes *image)
 TEST(all_that_can_be_put_right_is)
 {
     static void (*const damages[])(struct image_bytes *) = {
-        raise_counts, clear_flags, forget_blocks, point_block_nowhere, mark_dirty, claim_bitmaps};
+        raise_counts, clear_flags,   forget_blocks, point_block_nowhere,
+        mark_dirty,   claim_bitmaps, set_lone_flags};
 
     for (size_t i = 0; i < ARRAY_COUNT(damages); i++) {
         struct image_bytes image = make(12, 16, false);
