@@ -89,13 +89,11 @@ struct err *qcow_check_refer(struct qcow_check *check, uint64_t offset, uint64_t
 struct err *qcow_check_init(struct qcow_check *check, struct host_file *file,
                             struct qcow_check_listener *listener)
 {
-    uint64_t file_bytes;
-
     *check = (struct qcow_check){.file = file, .listener = listener};
-    TRY(host_file_size(file, &file_bytes));
+    TRY(host_file_size(file, &check->file_bytes));
     TRY(qcow_header_read(file, &check->header));
     check->cluster_bytes = (uint64_t)1 << check->header.cluster_bits;
-    check->end_cluster = divide_up(file_bytes, check->cluster_bytes);
+    check->end_cluster = divide_up(check->file_bytes, check->cluster_bytes);
     check->context = qcow_entry_context_of(&check->header);
     check->report = (struct qcow_check_report){
         .cluster_bytes = check->cluster_bytes,

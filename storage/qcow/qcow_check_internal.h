@@ -26,6 +26,7 @@ struct qcow_check {
     struct qcow_header header;
     struct qcow_entry_context context;
     uint64_t cluster_bytes;
+    uint64_t file_bytes;
     uint64_t end_cluster; /* behind the last of the file, which may be cut short */
     struct qcow_reference_map references;
     struct qcow_reference_map tables; /* L2 tables: how many L1 entries lead to each */

@@ -99,7 +99,8 @@ static void note_place(struct qcow_check *check, struct table *table, uint64_t h
 }
 
 /* qcow2, "Compressed Clusters Descriptor": what counts is the sectors, which may lie in several
- * clusters of the file, and the last of which may reach past its end. */
+ * clusters of the file, and the last of which may reach past its end. Some programs say more
+ * sectors than there are; by a cluster and more it is data that is missing, as for QEMU. */
 static struct err *check_compressed(struct qcow_check *check, struct table *table,
                                     const struct qcow_cluster *cluster)
 {
@@ -107,6 +108,13 @@ static struct err *check_compressed(struct qcow_check *check, struct table *tabl
     uint64_t len = cluster->compressed_bytes;
     bool is_usable;
 
+    bool is_missing = cluster->host_offset >= check->file_bytes ||
+                      cluster->host_offset + len >= check->file_bytes + check->cluster_bytes;
+    if (is_missing && cluster->host_offset < end) {
+        qcow_check_error(check, "compressed data at %" PRIu64 " reaches past the end of the file",
+                         cluster->host_offset);
+        return NULL;
+    }
     if (cluster->host_offset < end)
         len = MIN(len, end - cluster->host_offset);
     if (table->is_active) {

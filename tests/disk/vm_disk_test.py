@@ -5,6 +5,7 @@
 import json
 import os
 import pathlib
+import random
 import shutil
 import signal
 import subprocess
@@ -231,6 +232,26 @@ class Checking(Operator):
         self.assertIn("--yes", self.disk("check", "-r", "leaks", "a.qcow2", code=4))
         self.disk("check", "-r", "leaks", "--yes", "a.qcow2")
         self.satisfies_qemu("a.qcow2", raw)
+
+    def test_compressed_data_that_is_cut_off(self):
+        """A stream that would begin behind the end of the file, in its last cluster: to QEMU that is
+        an error if a cluster or more is missing, to us in any case."""
+        verdicts = []
+        for seed in range(6):
+            noise = random.Random(seed)
+            with open(self.folder / "a.raw", "wb") as raw:
+                for _ in range(16):
+                    raw.write(noise.randbytes(noise.randrange(30000, 60000)))
+                    raw.seek(raw.tell() // 65536 * 65536 + 65536)
+                raw.truncate(MIB)
+            self.disk("convert", "--force", "-f", "raw", "a.raw", "a.qcow2", "-c", "zlib")
+            table = self.read_be64(self.read_be64(40)) & 0xfffffffffffe00
+            last = max(self.read_be64(table + 8 * at) & ((1 << 54) - 1) for at in range(16))
+            os.truncate(self.folder / "a.qcow2", last // 65536 * 65536 + 1)
+            verdicts.append(subprocess.run(["qemu-img", "check", "-q", "a.qcow2"], check=False,
+                                           cwd=self.folder, capture_output=True).returncode)
+            self.assertIn("damaged", self.disk("check", "a.qcow2", code=1))
+        self.assertIn(2, verdicts)
 
     def test_lost_counts_are_made_anew(self):
         raw = self.make()
