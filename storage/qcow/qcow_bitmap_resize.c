@@ -82,5 +82,9 @@ struct err *qcow_bitmap_set_put_back(struct host_file *file, struct qcow_bitmap_
     set->virtual_bytes = header.virtual_bytes;
     for (uint32_t i = 0; i < set->count; i++)
         TRY(fit(&set->list[i], header.virtual_bytes, changed_from));
-    return err_wrap(qcow_bitmap_set_save(file, set), "put back the bitmaps of '%s'", file->path);
+    return err_wrap(
+        qcow_bitmap_set_save(file, set),
+        "the bitmaps of '%s' are lost and the next copies have to take everything: putting "
+        "them back",
+        file->path);
 }
