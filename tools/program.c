@@ -4,6 +4,7 @@
  */
 #include "tools/program.h"
 
+#include <ctype.h>
 #include <fcntl.h>
 #include <signal.h>
 #include <stdio.h>
@@ -30,12 +31,20 @@ enum program_exit program_exit_of(enum err_kind kind)
     return PROGRAM_FAILED;
 }
 
+void program_print_text(FILE *out, const char *text)
+{
+    for (; *text != '\0'; text++)
+        (void)fputc(iscntrl((unsigned char)*text) ? '?' : *text, out);
+}
+
 int program_end(struct err *err)
 {
     if (err == NULL)
         return PROGRAM_DONE;
     enum program_exit code = program_exit_of(err_kind(err));
-    (void)fprintf(stderr, "%s: %s\n", program, err_message(err));
+    (void)fprintf(stderr, "%s: ", program);
+    program_print_text(stderr, err_message(err));
+    (void)fputc('\n', stderr);
     err_free(err);
     return (int)code;
 }

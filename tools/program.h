@@ -16,6 +16,8 @@
 #ifndef TOOLS_PROGRAM_H
 #define TOOLS_PROGRAM_H
 
+#include <stdio.h>
+
 #include "base/err.h"
 #include "base/option_table.h"
 
@@ -43,6 +45,10 @@ void program_check_usage(struct err *err);
 /* For programs whose output is what they are run for: the error, or else that some of what was
  * printed did not arrive. */
 ERR_RESULT program_check_output(struct err *err);
+
+/* Of an image or a peer, who may have put anything into it, such as what moves a terminal's cursor.
+ */
+void program_print_text(FILE *out, const char *text);
 
 /* Prints the error, if there is one, as "PROGRAM: message" on stderr, frees it, and returns what
  * main returns. */

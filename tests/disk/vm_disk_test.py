@@ -513,6 +513,20 @@ class Refusing(Operator):
                              code=1)
             self.assertIn("output", told)
 
+    def test_names_that_move_the_cursor(self):
+        """Whoever made an image may have given its parts any name."""
+        name = "a\33[2Jb\nc"
+        self.disk("create", "a.qcow2", "1M")
+        self.disk("snapshot", "-c", name, "a.qcow2")
+        self.disk("bitmap", "--add", "a.qcow2", name)
+        for words in (["snapshot"], ["bitmap"]):
+            self.assertIn("a?[2Jb?c\n", self.disk(*words, "a.qcow2"))
+        self.assertEqual(self.json("snapshot", "a.qcow2")["snapshots"][0]["name"], name)
+        self.assertIn("a?[2Jb?c", self.disk("snapshot", "-d", name + "x", "a.qcow2", code=3))
+
+    def test_a_copy_is_not_done_before_it_was_made(self):
+        self.disk("changes", "--begin", "--done", "a.changes", code=2)
+
     def test_standard_files_that_are_closed(self):
         """What is printed must not land in the image, which would get a free number."""
         self.disk("create", "a.qcow2", "64M")

@@ -75,11 +75,13 @@ static void print_text(const struct qcow_bitmap_set *set)
 {
     for (uint32_t i = 0; i < set->count; i++) {
         const struct qcow_bitmap *bitmap = &set->list[i];
-        (void)printf("%10s a bit  %10s dirty  %s%s  %s\n",
+        (void)printf("%10s a bit  %10s dirty  %s%s  ",
                      readable_bytes((uint64_t)1 << bitmap->granularity_bits).text,
                      readable_bytes(dirty_bytes(bitmap)).text,
                      (bitmap->flags & QCOW_BITMAP_AUTO) != 0 ? "enabled" : "disabled",
-                     bitmap->bits == NULL ? ", not to be relied on" : "", bitmap->name);
+                     bitmap->bits == NULL ? ", not to be relied on" : "");
+        program_print_text(stdout, bitmap->name);
+        (void)putchar('\n');
     }
 }
 

@@ -100,6 +100,9 @@ static struct err *run(const struct option_result *operands)
 {
     struct dirty_blocks *blocks = NULL;
 
+    if (settings.begin && settings.done)
+        program_check_usage(err_new(ERR_INVALID, "between --begin and --done is the copying: what "
+                                                 "is done at once would never be copied"));
     TRY(dirty_blocks_attach(operands->operands[0], &blocks));
     struct err *err = settings.begin ? begin(blocks) : NULL;
     if (err == NULL && settings.done)

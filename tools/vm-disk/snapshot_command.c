@@ -6,6 +6,7 @@
 
 #include <inttypes.h>
 #include <stdio.h>
+#include <string.h>
 #include <time.h>
 
 #include "base/checked_math.h"
@@ -74,9 +75,12 @@ static void print_text(const struct qcow_snapshot_table *snapshots)
         struct tm local;
         if (localtime_r(&date, &local) != NULL)
             (void)strftime(when, sizeof(when), "%Y-%m-%d %H:%M:%S", &local);
-        (void)printf("%-4s %s  %10s disk %10s state  %s\n", snapshot->id, when,
-                     readable_bytes(snapshot->disk_bytes).text,
-                     readable_bytes(snapshot->vm_state_bytes).text, snapshot->name);
+        program_print_text(stdout, snapshot->id);
+        (void)printf("%*s %s  %10s disk %10s state  ", MAX(0, 4 - (int)strlen(snapshot->id)), "",
+                     when, readable_bytes(snapshot->disk_bytes).text,
+                     readable_bytes(snapshot->vm_state_bytes).text);
+        program_print_text(stdout, snapshot->name);
+        (void)putchar('\n');
     }
 }
 
