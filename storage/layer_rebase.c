@@ -22,8 +22,8 @@
 #include "storage/qcow/qcow_image.h"
 #include "storage/qcow/qcow_presence.h"
 
-#define CHUNK_BYTES ((size_t)MIB)
-#define GRAIN_BYTES ((size_t)(64 * KIB)) /* what is copied when a byte of it differs */
+#define CHUNK_BYTES     ((size_t)(2 * MIB)) /* no cluster is larger */
+#define GRAIN_BYTES_MIN ((size_t)(64 * KIB))
 
 struct work {
     const struct layer_rebase *rebase;
@@ -32,6 +32,9 @@ struct work {
     struct image_chain new_chain;
     uint8_t *old_data; /* owned */
     uint8_t *new_data; /* owned */
+    /* What is copied when a byte of it differs: whole clusters or subclusters. Zeros in a part of
+     * one would not be noted where zeros show already, from the old images. */
+    size_t grain_bytes;
     uint64_t copied_bytes;
 };
 
@@ -88,6 +91,8 @@ static struct err *prepare(struct work *work)
         return err_new(ERR_INVALID, "'%s' is a raw image, which is based on none", image->path);
     TRY(check_snapshots(work));
     TRY(open_new(work));
+    uint32_t unit_bits = qcow_header_subcluster_bits(qcow_image_header(work->old_chain.top.block));
+    work->grain_bytes = MAX(GRAIN_BYTES_MIN, (size_t)1 << unit_bits);
     work->old_data = malloc(CHUNK_BYTES);
     work->new_data = malloc(CHUNK_BYTES);
     return work->old_data == NULL || work->new_data == NULL
@@ -133,7 +138,7 @@ static struct err *rebase_piece(struct work *work, uint64_t offset, size_t len)
     TRY(block_read(work->old_chain.top.block, &iov, 1, offset));
     TRY(read_new(work, offset, len));
     for (size_t at = 0, part; at < len; at += part) {
-        part = MIN(len - at, GRAIN_BYTES - (size_t)((offset + at) % GRAIN_BYTES));
+        part = MIN(len - at, work->grain_bytes - (size_t)((offset + at) % work->grain_bytes));
         if (memcmp(work->old_data + at, work->new_data + at, part) != 0)
             TRY(keep(work, offset + at, work->old_data + at, part));
     }
@@ -170,11 +175,15 @@ static struct err *rebase_range(struct work *work, uint64_t from, uint64_t to)
         uint64_t len = to - at;
         bool is_zero_below = false;
         TRY(look_below(work, at, &len, &is_zero_below));
-        if (!is_zero_below) {
-            len = MIN(len, (uint64_t)CHUNK_BYTES);
-            TRY(rebase_piece(work, at, (size_t)len));
+        if (is_zero_below) {
+            at += len;
+        } else {
+            uint64_t first = MAX(from, align_down(at, work->grain_bytes));
+            uint64_t end = MIN(to, align_up(at + len, work->grain_bytes));
+            end = MIN(end, align_down(first, CHUNK_BYTES) + CHUNK_BYTES);
+            TRY(rebase_piece(work, first, (size_t)(end - first)));
+            at = end;
         }
-        at += len;
         if (watch != NULL && !watch->go_on(watch, at, total))
             return err_new(ERR_CANCELLED, "rebase '%s': cancelled; it shows what it did before",
                            work->rebase->image.path);

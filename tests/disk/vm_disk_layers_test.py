@@ -4,10 +4,11 @@
 
 import os
 import pathlib
+import random
 import subprocess
 import time
 
-from ferrydisk.operator import Operator, main
+from ferrydisk.operator import MIB, Operator, main
 
 
 class Layering(Operator):
@@ -76,6 +77,30 @@ class Layering(Operator):
         self.assertEqual(self.names(top), ["3.qcow2", "2.qcow2", "0.qcow2", "base.raw"])
         self.satisfies_qemu(top, "seen.raw")
         self.assertIn("sealed", self.disk("layers", "merge", top, code=4))
+
+    def test_zeros_hide_what_comes_below_them(self):
+        """Where the old image below showed zeros and the new one has data, in clusters of all sizes
+        and at ends of all kinds."""
+        noise = random.Random(7)
+        (self.folder / "new.raw").write_bytes(noise.randbytes(6 * MIB - 1234))
+        for shape in ("cluster_size=512", "cluster_size=16k", "cluster_size=64k",
+                      "cluster_size=128k", "cluster_size=2M", "extended_l2=on,cluster_size=128k",
+                      "extended_l2=on,cluster_size=2M"):
+            for size in (0, 512, 3 * MIB + 512, 5 * MIB + 8192 + 77, 7 * MIB):
+                with self.subTest(shape=shape, size=size):
+                    with open(self.folder / "old.raw", "wb") as old:
+                        for at in range(0, size, 300000):
+                            old.seek(at)
+                            old.write(noise.randbytes(min(5000, size - at)))
+                        old.truncate(size)
+                    (self.folder / "a.qcow2").unlink(missing_ok=True)
+                    self.call("qemu-img", "create", "-q", "-f", "qcow2", "-o", shape, "-b",
+                              "old.raw", "-F", "raw", "a.qcow2", 6 * MIB - 512)
+                    self.call("qemu-io", "-f", "qcow2", "-c", "write -P 5 2M 70k", "a.qcow2")
+                    self.call("qemu-img", "convert", "-f", "qcow2", "-O", "raw", "a.qcow2",
+                              "seen.raw")
+                    self.disk("layers", "rebase", "a.qcow2", "-b", "new.raw", "-F", "raw")
+                    self.satisfies_qemu("a.qcow2", "seen.raw")
 
     def test_snapshots_inside_keep_what_they_show(self):
         """They see what is below the image, too, and are not copied when that goes."""
