@@ -11,6 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include "base/cleanup.h"
 
@@ -119,6 +120,22 @@ struct err *folder_of(const char *path, char **out_folder)
     if (folder == NULL)
         return err_new(ERR_NO_MEMORY, "folder of '%s'", path);
     *out_folder = folder;
+    return NULL;
+}
+
+struct err *path_absolute(const char *path, char **out_path)
+{
+    CLEANUP(cleanup_free) char *here = NULL;
+    char *absolute = NULL;
+
+    if (path[0] != '/') {
+        here = getcwd(NULL, 0);
+        if (here == NULL)
+            return err_errno(errno, "find the working directory");
+    }
+    if (asprintf(&absolute, "%s%s%s", here == NULL ? "" : here, here == NULL ? "" : "/", path) < 0)
+        return err_new(ERR_NO_MEMORY, "path of '%s'", path);
+    *out_path = absolute;
     return NULL;
 }
 

@@ -43,6 +43,9 @@ ERR_RESULT folder_create(const char *path, unsigned mode);
 ERR_RESULT folder_sync(const char *path);
 /* The folder of a path: "." when it has none. free() the result. */
 ERR_RESULT folder_of(const char *path, char **out_folder);
+/* `path`, seen from the working directory if it is relative; links in it stay. free() the result.
+ */
+ERR_RESULT path_absolute(const char *path, char **out_path);
 /* The name in that folder; a part of `path`. */
 const char *name_in_folder(const char *path);
 

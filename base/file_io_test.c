@@ -209,6 +209,20 @@ TEST(the_folder_of_a_path_is_what_stands_before_the_last_slash)
     }
 }
 
+TEST(a_relative_path_is_made_absolute_and_keeps_its_links)
+{
+    char *path = NULL;
+
+    assert_int_equal(chdir("/tmp"), 0);
+    ASSERT_OK(path_absolute("/x/../y", &path));
+    assert_string_equal(path, "/x/../y");
+    free(path);
+    ASSERT_OK(path_absolute("../y/z", &path));
+    assert_non_null(strstr(path, "tmp/../y/z"));
+    assert_int_equal(path[0], '/');
+    free(path);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -225,6 +239,7 @@ int main(void)
         cmocka_unit_test(a_folder_is_created_with_its_parents_and_may_exist),
         cmocka_unit_test(a_folder_where_a_file_stands_is_refused),
         cmocka_unit_test(the_folder_of_a_path_is_what_stands_before_the_last_slash),
+        cmocka_unit_test(a_relative_path_is_made_absolute_and_keeps_its_links),
     };
 
     return cmocka_run_group_tests(tests, make_folder, remove_folder);

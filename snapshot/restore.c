@@ -17,6 +17,7 @@
 #include "base/checked_math.h"
 #include "base/cleanup.h"
 #include "base/clock.h"
+#include "base/file_io.h"
 #include "base/limits.h"
 #include "base/test_hook.h"
 #include "control/control_client.h"
@@ -85,10 +86,11 @@ static struct err *add_image_folders(struct restore *restore)
         return err_new(ERR_NO_MEMORY, "describe the machine");
     config->image_folders = folders;
     for (size_t i = 0; i < more; i++) {
-        char *path = realpath(restore->settings.image_folders[i], NULL);
-        if (path == NULL)
-            return err_errno(errno, "folder of images '%s'", restore->settings.image_folders[i]);
-        config->image_folders[config->n_image_folders++] = path;
+        const char *path = restore->settings.image_folders[i];
+        if (access(path, F_OK) != 0)
+            return err_errno(errno, "folder of images '%s'", path);
+        TRY(path_absolute(path, &config->image_folders[config->n_image_folders]));
+        config->n_image_folders++;
     }
     return NULL;
 }

@@ -72,6 +72,39 @@ class SnapshotDisk(Case):
         for name in names:
             self.follow(host, name, jobs).check(3)
 
+    @only_kvm
+    def test_images_that_are_named_relatively_or_by_links_are_saved_and_found_again(self):
+        bases, images, links = (self.folder / name for name in ("bases", "images", "links"))
+        for folder in (bases, images, links):
+            folder.mkdir()
+        (self.folder / "alias").symlink_to("bases")
+        for base in ("one", "two"):
+            subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", bases / f"{base}.qcow2",
+                            str(DISK_BYTES)], check=True)
+            subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", "-F", "qcow2", "-b",
+                            self.folder / "alias" / f"{base}.qcow2", images / f"{base}.qcow2"],
+                           check=True)
+        names = {"relative": "images/one.qcow2", "link": links / "today.qcow2"}
+        here = pathlib.Path.cwd()
+        self.addCleanup(os.chdir, here)
+        for name, path in names.items():
+            with self.subTest(name=name):
+                host = self.host(name)
+                (links / "today.qcow2").symlink_to("../images/two.qcow2")
+                os.chdir(self.folder)
+                guest = self.boot(host, jobs=("pattern", "disk"), arguments=(
+                    "--image-folder", "alias", "--disk", f"id=vda,path={path},format=qcow2"))
+                os.chdir(here)
+                guest.check(1)
+                report = host.save("m")
+                self.assertEqual(pathlib.Path(report["disks"][0]["sealed"]).parent, images)
+                guest.check(1)
+                host.run("vm-ctl", "quit", "m", "--wait", "10")
+                (links / "today.qcow2").unlink() # leads elsewhere tomorrow
+                host.run("vm-snapshot", "verify", "m")
+                host.run("vm-restore", "m")
+                self.follow(host, "m", guest.jobs).check(2)
+
     def test_an_image_made_writable_again_is_refused(self):
         host, _, _, sealed = self.save_and_end()
         sealed.chmod(0o600)

@@ -9,9 +9,12 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/random.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 #include "base/checked_math.h"
 #include "base/cleanup.h"
+#include "base/file_io.h"
 #include "storage/io_limit.h"
 
 #define UUID_BYTES       16u
@@ -117,6 +120,39 @@ static struct err *set_text(char **field, const char *text)
     return *field == NULL ? err_new(ERR_NO_MEMORY, "machine") : NULL;
 }
 
+/* Snapshots and other hosts name files by what is said here, and have other working directories. An
+ * empty name is none. */
+static struct err *set_path(char **field, const char *path)
+{
+    return path == NULL || path[0] == '\0' ? set_text(field, path) : path_absolute(path, field);
+}
+
+/* An image that a link leads to goes by its own name, wherever the link leads to later: what is
+ * sealed stands on it. Links to devices are what devices are known by. The folder keeps the name
+ * that its users have for it, if that is absolute. */
+static struct err *set_image_path(char **field, const char *path)
+{
+    CLEANUP(cleanup_free) char *folder = NULL;
+    CLEANUP(cleanup_free) char *real_folder = NULL;
+    struct stat link, file;
+
+    if (lstat(path, &link) == 0 && S_ISLNK(link.st_mode) && stat(path, &file) == 0 &&
+        S_ISREG(file.st_mode)) {
+        *field = realpath(path, NULL);
+        return *field == NULL ? err_errno(errno, "follow the link '%s'", path) : NULL;
+    }
+    TRY(folder_of(path, &folder));
+    if (path[0] != '/')
+        real_folder = realpath(folder, NULL);
+    if (real_folder == NULL) /* opening it says what is wrong with it */
+        return set_path(field, path);
+    if (asprintf(field, "%s/%s", real_folder, name_in_folder(path)) < 0) {
+        *field = NULL;
+        return err_new(ERR_NO_MEMORY, "machine");
+    }
+    return NULL;
+}
+
 /* Hexadecimal digits with separators between some; exactly `count` bytes. */
 static bool parse_hex(const char *text, char separator, uint8_t *out_bytes, size_t count)
 {
@@ -203,7 +239,7 @@ static struct err *fill_disk(const char *text, Ferry__DiskConfig *disk)
         return err_new(ERR_INVALID, "--disk %s: say id=, path= and format=", text);
     disk->read_only = spec.is_read_only != 0;
     TRY(set_text(&disk->id, spec.id));
-    TRY(set_text(&disk->path, spec.path));
+    TRY(set_image_path(&disk->path, spec.path));
     TRY(set_text(&disk->cache, spec.cache));
     TRY(set_text(&disk->on_error, spec.on_error));
     TRY(set_text(&disk->detect_zeroes, spec.detect_zeroes));
@@ -233,7 +269,7 @@ static struct err *fill_net(const char *text, Ferry__NetConfig *net,
     return set_mac(spec.mac, &net->mac);
 }
 
-/* By their real names: the machine may be restored from elsewhere. */
+/* By the names that were given, which images may use; their real names are found from these. */
 static struct err *fill_image_folders(const struct run_options *options,
                                       Ferry__MachineConfig *config)
 {
@@ -243,10 +279,11 @@ static struct err *fill_image_folders(const struct run_options *options,
     if (config->image_folders == NULL)
         return err_new(ERR_NO_MEMORY, "machine");
     for (size_t i = 0; i < options->image_folders.count; i++) {
-        char *path = realpath(options->image_folders.values[i], NULL);
-        if (path == NULL)
-            return err_errno(errno, "--image-folder '%s'", options->image_folders.values[i]);
-        config->image_folders[config->n_image_folders++] = path;
+        const char *path = options->image_folders.values[i];
+        if (access(path, F_OK) != 0)
+            return err_errno(errno, "--image-folder '%s'", path);
+        TRY(set_path(&config->image_folders[i], path));
+        config->n_image_folders++;
     }
     return NULL;
 }
@@ -291,8 +328,8 @@ static struct err *fill_config(const struct run_options *options, Ferry__Machine
     TRY(set_text(&config->name, options->name));
     TRY(set_uuid(options->uuid, &config->uuid));
     TRY(set_text(&config->cpu_model, options->cpu_model));
-    TRY(set_text(&config->kernel, options->kernel));
-    TRY(set_text(&config->initrd, options->initrd));
+    TRY(set_path(&config->kernel, options->kernel));
+    TRY(set_path(&config->initrd, options->initrd));
     TRY(set_text(&config->command_line, options->append));
     return set_text(&config->console, options->console);
 }

@@ -1,4 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
 #include "base/checked_math.h"
 #include "base/unit_test.h"
 #include "tools/vm-run/run_options.h"
@@ -19,6 +25,14 @@ static struct err *make(const char *const *arguments, size_t count,
 #define MAKE(out_machine, ...)                                                                     \
     make((const char *const[]){"vm-run", __VA_ARGS__},                                             \
          ARRAY_COUNT(((const char *const[]){"vm-run", __VA_ARGS__})), out_machine)
+
+static void assert_is_at(const char *path, const char *root, const char *name)
+{
+    char wanted[128];
+
+    (void)snprintf(wanted, sizeof(wanted), "%s/%s", root, name);
+    assert_string_equal(path, wanted);
+}
 
 TEST(memory_above_three_gib_goes_above_four)
 {
@@ -68,6 +82,41 @@ TEST(trackers_of_a_disk_are_named)
     run_description_finish(&machine);
 }
 
+TEST(files_are_named_for_those_in_other_folders)
+{
+    struct run_description machine;
+    char root[] = "/tmp/run_options_test.XXXXXX";
+
+    assert_non_null(mkdtemp(root));
+    assert_int_equal(chdir(root), 0);
+    assert_int_equal(mkdir("images", 0700), 0);
+    assert_int_equal(symlink("images", "alias"), 0);
+    assert_int_equal(symlink("../images/golden.img", "images/today.img"), 0);
+    assert_int_equal(symlink("/dev/null", "volume"), 0);
+    assert_int_equal(close(open("images/golden.img", O_CREAT | O_WRONLY, 0600)), 0);
+    ASSERT_OK(MAKE(&machine, "--kernel", "k", "--image-folder", "alias", "--disk",
+                   "id=a,path=alias/golden.img,format=raw", "--disk",
+                   "id=b,path=images/today.img,format=raw", "--disk", "id=c,path=volume,format=raw",
+                   "--disk", "id=d,path=no/such,format=raw"));
+    const Ferry__MachineConfig *config = machine.description->config;
+    assert_is_at(config->kernel, root, "k");
+    assert_string_equal(config->initrd, "");
+    assert_is_at(config->image_folders[0], root, "alias");
+    assert_is_at(config->disks[0]->path, root, "images/golden.img");
+    assert_is_at(config->disks[1]->path, root, "images/golden.img");
+    assert_is_at(config->disks[2]->path, root, "volume");
+    assert_is_at(config->disks[3]->path, root, "no/such");
+    run_description_finish(&machine);
+
+    assert_fails(MAKE(&machine, "--image-folder", "missing"), ERR_IO);
+    static const char *const files[] = {"images/today.img", "images/golden.img", "alias", "volume"};
+    for (size_t i = 0; i < ARRAY_COUNT(files); i++)
+        assert_int_equal(unlink(files[i]), 0);
+    assert_int_equal(rmdir("images"), 0);
+    assert_int_equal(chdir("/"), 0);
+    assert_int_equal(rmdir(root), 0);
+}
+
 TEST(a_uuid_is_taken_or_made)
 {
     struct run_description machine;
@@ -98,6 +147,7 @@ int main(void)
         cmocka_unit_test(memory_above_three_gib_goes_above_four),
         cmocka_unit_test(disks_and_networks_are_described),
         cmocka_unit_test(trackers_of_a_disk_are_named),
+        cmocka_unit_test(files_are_named_for_those_in_other_folders),
         cmocka_unit_test(a_uuid_is_taken_or_made),
         cmocka_unit_test(specifications_that_say_too_little_or_too_much_are_refused),
     };
