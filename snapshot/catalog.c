@@ -54,9 +54,14 @@ struct err *catalog_dependents(struct snapshot_store *store, const char *machine
     TRY(store_snapshots(store, machine, &ids));
     for (size_t i = 0; i < ids.count; i++) {
         CLEANUP(cleanup_manifest) Ferry__SnapshotManifest *manifest = NULL;
-        if (strcmp(ids.names[i], id) <= 0)
-            continue; /* as old, so it can not build on this one */
-        TRY(catalog_load(store, machine, ids.names[i], &manifest));
+        if (strcmp(ids.names[i], id) == 0)
+            continue;
+        struct err *err = catalog_load(store, machine, ids.names[i], &manifest);
+        if (err != NULL)
+            return err_wrap(err,
+                            "whether '%s' needs its memory is not known; put that one right or "
+                            "delete it first",
+                            ids.names[i]);
         for (size_t file = 0; file < manifest->n_page_files; file++)
             if (strcmp(manifest->page_files[file]->snapshot, id) == 0)
                 TRY(name_list_add(&dependents, ids.names[i]));
@@ -65,16 +70,16 @@ struct err *catalog_dependents(struct snapshot_store *store, const char *machine
     return NULL;
 }
 
-struct err *catalog_delete(struct snapshot_store *store, const char *machine, const char *id)
+static struct err *may_delete(struct snapshot_store *store, const char *machine, const char *id)
 {
     CLEANUP(cleanup_name_list) struct name_list dependents = {0};
-
-    TRY(catalog_dependents(store, machine, id, &dependents));
-    if (dependents.count == 0)
-        return store_remove(store, machine, id);
-
     char names[512] = "";
     size_t len = 0;
+
+    TRY(err_wrap(catalog_dependents(store, machine, id, &dependents), "delete snapshot '%s/%s'",
+                 machine, id));
+    if (dependents.count == 0)
+        return NULL;
     for (size_t i = 0; i < dependents.count && len + (size_t)2 * SNAPSHOT_ID_LEN < sizeof(names);
          i++)
         len += (size_t)snprintf(names + len, sizeof(names) - len, "%s%s", i == 0 ? "" : ", ",
@@ -83,6 +88,11 @@ struct err *catalog_delete(struct snapshot_store *store, const char *machine, co
                    "delete snapshot '%s/%s': %zu later snapshots hold only what changed since, and "
                    "need its memory: %s; delete them first",
                    machine, id, dependents.count, names);
+}
+
+struct err *catalog_delete(struct snapshot_store *store, const char *machine, const char *id)
+{
+    return store_remove(store, machine, id, may_delete);
 }
 
 /* The one id that starts with the text. */

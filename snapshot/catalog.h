@@ -31,7 +31,7 @@ ERR_RESULT catalog_newest(struct snapshot_store *store, const char *machine,
  * because nobody knows what it refers to. */
 ERR_RESULT catalog_dependents(struct snapshot_store *store, const char *machine, const char *id,
                               struct name_list *out_ids);
-/* Refuses with the names of the dependents, else removes. */
+/* Refuses with the names of the dependents, else removes; no dependent can be published between. */
 ERR_RESULT catalog_delete(struct snapshot_store *store, const char *machine, const char *id);
 
 #endif

@@ -45,6 +45,42 @@ TEST(a_parent_is_not_deleted_and_the_child_is_named)
     ASSERT_OK(catalog_delete(store, "web", SAMPLE_ID));
 }
 
+TEST(a_parent_is_not_deleted_whatever_the_clock_said_when_the_child_was_made)
+{
+    CLEANUP(cleanup_snapshot_store) struct snapshot_store *store = NULL;
+    CLEANUP(cleanup_manifest) Ferry__SnapshotManifest *manifest = manifest_sample();
+
+    ASSERT_OK(store_memory_create(&store));
+    save(store, manifest);
+    manifest_sample_make_child(manifest);
+    manifest_sample_set(&manifest->id, "20260101T000000.000000Z-00000003");
+    manifest_sample_set(&manifest->page_files[1]->snapshot, manifest->id);
+    save(store, manifest);
+
+    assert_fails(catalog_delete(store, "web", SAMPLE_ID), ERR_STATE);
+    ASSERT_OK(catalog_delete(store, "web", manifest->id));
+    ASSERT_OK(catalog_delete(store, "web", SAMPLE_ID));
+}
+
+TEST(while_a_manifest_can_not_be_read_only_its_snapshot_is_deleted)
+{
+    CLEANUP(cleanup_snapshot_store) struct snapshot_store *store = NULL;
+    struct snapshot_draft *draft = NULL;
+
+    ASSERT_OK(store_memory_create(&store));
+    save_parent_and_child(store);
+    ASSERT_OK(store_begin(store, "web", "20260101T000000.000000Z-00000003", &draft));
+    ASSERT_OK(draft_publish(draft, "?", 1, NULL));
+    draft_close(draft);
+
+    struct err *err = catalog_delete(store, "web", SAMPLE_CHILD_ID);
+    assert_non_null(err);
+    assert_non_null(strstr(err_message(err), "delete it first"));
+    err_free(err);
+    ASSERT_OK(catalog_delete(store, "web", "20260101T000000.000000Z-00000003"));
+    ASSERT_OK(catalog_delete(store, "web", SAMPLE_CHILD_ID));
+}
+
 TEST(the_newest_is_the_one_with_the_latest_time)
 {
     CLEANUP(cleanup_snapshot_store) struct snapshot_store *store = NULL;
@@ -120,6 +156,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_parent_is_not_deleted_and_the_child_is_named),
+        cmocka_unit_test(a_parent_is_not_deleted_whatever_the_clock_said_when_the_child_was_made),
+        cmocka_unit_test(while_a_manifest_can_not_be_read_only_its_snapshot_is_deleted),
         cmocka_unit_test(the_newest_is_the_one_with_the_latest_time),
         cmocka_unit_test(a_manifest_in_another_snapshots_place_is_refused),
         cmocka_unit_test(users_name_snapshots_by_machine_by_id_by_its_start_and_by_path),

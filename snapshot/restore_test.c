@@ -168,7 +168,7 @@ TEST(a_missing_parent_is_refused_before_anything_starts)
     CLEANUP(cleanup_manifest) Ferry__SnapshotManifest *manifest = NULL;
 
     ASSERT_OK(catalog_load(store, saved.machine, saved.id.text, &manifest));
-    ASSERT_OK(store_remove(store, saved.machine, manifest->parent));
+    ASSERT_OK(store_remove(store, saved.machine, manifest->parent, NULL));
     expect_refused((struct restore_settings){0}, ERR_IO);
 }
 

@@ -16,6 +16,8 @@
 /* '0' stands for a digit, 'x' for a lower-case hexadecimal one, others for themselves. */
 static const char pattern[SNAPSHOT_ID_LEN + 1] = "00000000T000000.000000Z-xxxxxxxx";
 
+#define YEAR_MAX 2500u /* what 64 bits of nanoseconds can say */
+
 struct err *snapshot_id_make(uint64_t realtime_ns, struct snapshot_id *out_id)
 {
     time_t seconds = (time_t)(realtime_ns / NS_PER_S);
@@ -32,6 +34,24 @@ struct err *snapshot_id_make(uint64_t realtime_ns, struct snapshot_id *out_id)
                    (unsigned)(realtime_ns % NS_PER_S / NS_PER_US), salt);
     ASSERT(snapshot_id_is_valid(out_id->text));
     return NULL;
+}
+
+uint64_t snapshot_id_time_ns(const struct snapshot_id *id)
+{
+    unsigned year, month, day, hour, minute, second, us;
+
+    if (sscanf(id->text, "%4u%2u%2uT%2u%2u%2u.%6uZ", &year, &month, &day, &hour, &minute, &second,
+               &us) != 7 ||
+        year < 1970 || year > YEAR_MAX)
+        return 0;
+    struct tm utc = {.tm_year = (int)year - 1900,
+                     .tm_mon = (int)month - 1,
+                     .tm_mday = (int)day,
+                     .tm_hour = (int)hour,
+                     .tm_min = (int)minute,
+                     .tm_sec = (int)second};
+    time_t seconds = timegm(&utc);
+    return seconds < 0 ? 0 : (uint64_t)seconds * NS_PER_S + us * NS_PER_US;
 }
 
 static bool character_matches(char wanted, char c)

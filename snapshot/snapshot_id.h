@@ -19,6 +19,9 @@ struct snapshot_id {
 
 ERR_RESULT snapshot_id_make(uint64_t realtime_ns, struct snapshot_id *out_id);
 
+/* The time in a valid one; 0 when there is no such time, or a far one. */
+uint64_t snapshot_id_time_ns(const struct snapshot_id *id);
+
 /* Is it what snapshot_id_make writes? Such a text is safe as a part of a path. */
 bool snapshot_id_is_valid(const char *text);
 

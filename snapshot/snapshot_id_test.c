@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+#include <stdio.h>
 #include <string.h>
 
 #include "base/clock.h"
@@ -52,6 +53,18 @@ TEST(texts_that_could_leave_the_folder_are_no_ids)
         assert_false(snapshot_id_is_valid(texts[i]));
 }
 
+TEST(the_time_in_a_name_is_the_one_that_it_was_made_with)
+{
+    const uint64_t time_ns = 1795442852123456ull * NS_PER_US;
+    struct snapshot_id id;
+
+    ASSERT_OK(snapshot_id_make(time_ns + 999, &id));
+    assert_int_equal(snapshot_id_time_ns(&id), time_ns);
+    (void)snprintf(id.text, sizeof(id.text), "99991231T235959.999999Z-00000000");
+    assert_true(snapshot_id_is_valid(id.text));
+    assert_int_equal(snapshot_id_time_ns(&id), 0);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -59,6 +72,7 @@ int main(void)
         cmocka_unit_test(later_ids_sort_behind_earlier_ones),
         cmocka_unit_test(ids_of_the_same_instant_differ),
         cmocka_unit_test(texts_that_could_leave_the_folder_are_no_ids),
+        cmocka_unit_test(the_time_in_a_name_is_the_one_that_it_was_made_with),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -21,6 +21,9 @@
 struct snapshot_store;
 struct snapshot_draft;
 
+typedef struct err *snapshot_may_remove(struct snapshot_store *store, const char *machine,
+                                        const char *id);
+
 struct snapshot_store_ops {
     const char *name;
     struct err *(*machines)(struct snapshot_store *store, struct name_list *out_names);
@@ -32,7 +35,8 @@ struct snapshot_store_ops {
                              enum snapshot_part part, int *out_fd);
     struct err *(*begin)(struct snapshot_store *store, const char *machine, const char *id,
                          struct snapshot_draft **out_draft);
-    struct err *(*remove)(struct snapshot_store *store, const char *machine, const char *id);
+    struct err *(*remove)(struct snapshot_store *store, const char *machine, const char *id,
+                          snapshot_may_remove *may_remove);
     const char *(*path)(const struct snapshot_store *store);
     void (*destroy)(struct snapshot_store *store);
 };
@@ -85,12 +89,12 @@ static inline ERR_RESULT store_begin(struct snapshot_store *store, const char *m
     return store->ops->begin(store, machine, id, out_draft);
 }
 
-/* Unpublishes first: a crash in the middle leaves a draft without an owner. Who depends on it is
- * the caller's business. */
+/* Unpublishes first: a crash in the middle leaves a draft without an owner. may_remove is asked
+ * while nobody can publish, and keeps the snapshot by an error; NULL: nobody depends on it. */
 static inline ERR_RESULT store_remove(struct snapshot_store *store, const char *machine,
-                                      const char *id)
+                                      const char *id, snapshot_may_remove *may_remove)
 {
-    return store->ops->remove(store, machine, id);
+    return store->ops->remove(store, machine, id, may_remove);
 }
 
 /* The folder; NULL when it is none, and ends with this process. */

@@ -26,6 +26,7 @@
 #include "base/file_io.h"
 #include "base/limits.h"
 #include "control/runtime_folder.h"
+#include "snapshot/manifest.h"
 #include "snapshot/snapshot_id.h"
 
 #define FOLDER_MODE 0700
@@ -192,7 +193,7 @@ static struct err *remove_folder(const char *path)
     for (size_t i = 0; i < ARRAY_COUNT(files); i++) {
         CLEANUP(cleanup_free) char *file = NULL;
         TRY(join(&file, path, files[i]));
-        if (unlink(file) != 0 && errno != ENOENT)
+        if (unlink(file) != 0 && errno != ENOENT && (errno != EISDIR || rmdir(file) != 0))
             return err_errno(errno, "remove '%s'", file);
     }
     if (rmdir(path) != 0)
@@ -208,19 +209,64 @@ static struct err *sweep_one(const char *path)
     return lock_fd < 0 ? NULL : remove_folder(path);
 }
 
-/* The machine's lock is held. What can not be removed is left for the next time. */
-static void sweep_garbage(const char *machine_path)
+/* Snapshots that published ones have pages in. */
+static struct err *find_needed(struct snapshot_store *store, const char *machine,
+                               struct name_list *needed)
+{
+    CLEANUP(cleanup_name_list) struct name_list ids = {0};
+
+    TRY(directory_snapshots(store, machine, &ids));
+    for (size_t i = 0; i < ids.count; i++) {
+        CLEANUP(cleanup_manifest) Ferry__SnapshotManifest *manifest = NULL;
+        CLEANUP(cleanup_free) void *data = NULL;
+        size_t len = 0;
+        TRY(directory_read_manifest(store, machine, ids.names[i], &data, &len));
+        TRY(manifest_parse(ids.names[i], data, len, &manifest));
+        for (size_t file = 0; file < manifest->n_page_files; file++)
+            TRY(name_list_add(needed, manifest->page_files[file]->snapshot));
+    }
+    return NULL;
+}
+
+static bool is_listed(const struct name_list *names, const char *name)
+{
+    for (size_t i = 0; i < names->count; i++)
+        if (strcmp(names->names[i], name) == 0)
+            return true;
+    return false;
+}
+
+static struct err *find_garbage(const char *machine_path, struct name_list *out_ids)
 {
     CLEANUP(cleanup_name_list) struct name_list entries = {0};
 
-    err_free(list_folder(machine_path, &entries));
-    for (size_t i = 0; i < entries.count; i++) {
+    TRY(list_folder(machine_path, &entries));
+    for (size_t i = 0; i < entries.count; i++)
+        if (snapshot_id_is_valid(entries.names[i]) && !is_published(machine_path, entries.names[i]))
+            TRY(name_list_add(out_ids, entries.names[i]));
+    return NULL;
+}
+
+/* The machine's lock is held. What can not be removed is left for the next time. A snapshot that
+ * lost its manifest looks like a draft, and others may stand on it: then it stays, and all does
+ * when nobody knows what they stand on. */
+static struct err *sweep_garbage(struct snapshot_store *store, const char *machine,
+                                 const char *machine_path)
+{
+    CLEANUP(cleanup_name_list) struct name_list garbage = {0};
+    CLEANUP(cleanup_name_list) struct name_list needed = {0};
+
+    TRY(find_garbage(machine_path, &garbage));
+    if (garbage.count != 0)
+        TRY(find_needed(store, machine, &needed));
+    for (size_t i = 0; i < garbage.count; i++) {
         CLEANUP(cleanup_free) char *path = NULL;
-        if (!snapshot_id_is_valid(entries.names[i]) || is_published(machine_path, entries.names[i]))
+        if (is_listed(&needed, garbage.names[i]))
             continue;
-        struct err *err = join(&path, machine_path, entries.names[i]);
-        err_free(err != NULL ? err : sweep_one(path));
+        TRY(join(&path, machine_path, garbage.names[i]));
+        err_free(sweep_one(path));
     }
+    return NULL;
 }
 
 static void directory_draft_close(struct snapshot_draft *draft)
@@ -312,7 +358,7 @@ static struct err *directory_begin(struct snapshot_store *store, const char *mac
     TRY(join(&path, draft->machine_path, id));
     TRY(folder_create(draft->machine_path, FOLDER_MODE));
     TRY(take_lock(draft->machine_path, LOCK_EX, &lock_fd));
-    sweep_garbage(draft->machine_path);
+    err_free(sweep_garbage(store, machine, draft->machine_path)); /* no reason not to save */
     if (mkdir(path, FOLDER_MODE) != 0)
         return err_errno(errno, "create '%s'", path);
     draft->path = TAKE_PTR(path);
@@ -325,7 +371,7 @@ static struct err *directory_begin(struct snapshot_store *store, const char *mac
 }
 
 static struct err *directory_remove(struct snapshot_store *store, const char *machine,
-                                    const char *id)
+                                    const char *id, snapshot_may_remove *may_remove)
 {
     CLEANUP(cleanup_free) char *machine_path = NULL;
     CLEANUP(cleanup_free) char *path = NULL;
@@ -338,6 +384,8 @@ static struct err *directory_remove(struct snapshot_store *store, const char *ma
     TRY(join(&manifest, path, "manifest"));
     TRY(join(&removed, path, "manifest.removed"));
     TRY(take_lock(machine_path, LOCK_EX, &lock_fd));
+    if (may_remove != NULL)
+        TRY(may_remove(store, machine, id));
     if (rename(manifest, removed) != 0)
         return err_errno(errno, "unpublish snapshot '%s/%s'", machine, id);
     TRY(folder_sync(path));

@@ -1,12 +1,16 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include <dirent.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/wait.h>
+#include <unistd.h>
 
 #include "base/unit_test.h"
+#include "snapshot/manifest.h"
 #include "snapshot/store_directory.h"
 #include "snapshot/store_memory.h"
 #include "snapshot/testing/manifest_sample.h"
@@ -76,7 +80,7 @@ static void check_store(struct snapshot_store *store)
     ASSERT_OK(store_machines(store, &machines));
     ASSERT_OK(store_read_manifest(store, "web", SAMPLE_ID, &manifest, &len));
     ASSERT_OK(store_open_part(store, "web", SAMPLE_ID, SNAPSHOT_PART_STATE, &fd));
-    ASSERT_OK(store_remove(store, "web", SAMPLE_ID));
+    ASSERT_OK(store_remove(store, "web", SAMPLE_ID, NULL));
 
     assert_int_equal(ids.count, 2);
     assert_string_equal(ids.names[0], SAMPLE_ID);
@@ -189,11 +193,98 @@ TEST(a_child_is_not_published_when_its_parent_has_gone)
     ASSERT_OK(store_directory_open(folder, &store));
     save(store, SAMPLE_ID);
     ASSERT_OK(store_begin(store, "web", SAMPLE_CHILD_ID, &draft));
-    ASSERT_OK(store_remove(store, "web", SAMPLE_ID));
+    ASSERT_OK(store_remove(store, "web", SAMPLE_ID, NULL));
 
     assert_fails(draft_publish(draft, "m", 1, SAMPLE_ID), ERR_STATE);
     draft_close(draft);
     assert_int_equal(count_folders(), 0);
+}
+
+static void publish(struct snapshot_store *store, const Ferry__SnapshotManifest *manifest)
+{
+    CLEANUP(cleanup_free) void *data = NULL;
+    struct snapshot_draft *draft = NULL;
+    size_t len = 0;
+
+    ASSERT_OK(manifest_pack(manifest, &data, &len));
+    ASSERT_OK(store_begin(store, "web", manifest->id, &draft));
+    ASSERT_OK(draft_publish(draft, data, len, NULL));
+    draft_close(draft);
+}
+
+/* As any next save does. */
+static void sweep(struct snapshot_store *store)
+{
+    struct snapshot_draft *draft = NULL;
+
+    ASSERT_OK(store_begin(store, "web", "20270101T000000.000000Z-00000000", &draft));
+    draft_close(draft);
+}
+
+static void remove_manifest(const char *id)
+{
+    char path[160];
+
+    (void)snprintf(path, sizeof(path), "%s/web/%s/manifest", folder, id);
+    assert_int_equal(unlink(path), 0);
+}
+
+TEST(what_others_stand_on_is_not_cleared_away_when_it_has_lost_its_manifest)
+{
+    CLEANUP(cleanup_snapshot_store) struct snapshot_store *store = NULL;
+    CLEANUP(cleanup_manifest) Ferry__SnapshotManifest *manifest = manifest_sample();
+
+    ASSERT_OK(store_directory_open(folder, &store));
+    publish(store, manifest);
+    manifest_sample_make_child(manifest);
+    publish(store, manifest);
+    remove_manifest(SAMPLE_ID);
+    sweep(store);
+    assert_int_equal(count_folders(), 2);
+
+    ASSERT_OK(store_remove(store, "web", SAMPLE_CHILD_ID, NULL));
+    sweep(store);
+    assert_int_equal(count_folders(), 0);
+}
+
+TEST(nothing_is_cleared_away_while_a_manifest_can_not_be_read)
+{
+    CLEANUP(cleanup_snapshot_store) struct snapshot_store *store = NULL;
+    CLEANUP(cleanup_manifest) Ferry__SnapshotManifest *manifest = manifest_sample();
+
+    ASSERT_OK(store_directory_open(folder, &store));
+    save(store, SAMPLE_CHILD_ID); /* its manifest is none */
+    publish(store, manifest);
+    remove_manifest(SAMPLE_ID);
+    sweep(store);
+
+    assert_int_equal(count_folders(), 2);
+}
+
+static struct err *refuse(struct snapshot_store *store, const char *machine, const char *id)
+{
+    char path[128];
+
+    (void)store;
+    (void)id;
+    (void)snprintf(path, sizeof(path), "%s/%s/lock", folder, machine);
+    int fd = open(path, O_RDWR | O_CLOEXEC);
+    assert_int_equal(flock(fd, LOCK_EX | LOCK_NB), -1);
+    assert_int_equal(close(fd), 0);
+    return err_new(ERR_STATE, "it is needed");
+}
+
+TEST(a_removal_asks_while_nobody_can_publish)
+{
+    CLEANUP(cleanup_snapshot_store) struct snapshot_store *store = NULL;
+    CLEANUP(cleanup_name_list) struct name_list ids = {0};
+
+    ASSERT_OK(store_directory_open(folder, &store));
+    save(store, SAMPLE_ID);
+    assert_fails(store_remove(store, "web", SAMPLE_ID, refuse), ERR_STATE);
+
+    ASSERT_OK(store_snapshots(store, "web", &ids));
+    assert_int_equal(ids.count, 1);
 }
 
 #define WITH_FOLDER(test) cmocka_unit_test_setup_teardown(test, make_folder, remove_folder)
@@ -208,6 +299,9 @@ int main(void)
         WITH_FOLDER(what_a_killed_save_left_is_cleared_away_by_the_next),
         WITH_FOLDER(a_draft_that_somebody_works_on_is_not_cleared_away),
         WITH_FOLDER(a_child_is_not_published_when_its_parent_has_gone),
+        WITH_FOLDER(what_others_stand_on_is_not_cleared_away_when_it_has_lost_its_manifest),
+        WITH_FOLDER(nothing_is_cleared_away_while_a_manifest_can_not_be_read),
+        WITH_FOLDER(a_removal_asks_while_nobody_can_publish),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

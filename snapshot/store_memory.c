@@ -200,12 +200,15 @@ static struct err *memory_begin(struct snapshot_store *store, const char *machin
     return NULL;
 }
 
-static struct err *memory_remove(struct snapshot_store *store, const char *machine, const char *id)
+static struct err *memory_remove(struct snapshot_store *store, const char *machine, const char *id,
+                                 snapshot_may_remove *may_remove)
 {
     struct memory_entry *entry = find(store, id);
 
     if (entry == NULL || strcmp(entry->machine, machine) != 0)
         return err_new(ERR_NOT_FOUND, "there is no snapshot '%s/%s'", machine, id);
+    if (may_remove != NULL)
+        TRY(may_remove(store, machine, id));
     entry_clear(entry);
     return NULL;
 }

@@ -74,12 +74,26 @@ static const Ferry__MachineConfig *config_of(const struct take *take)
     return take->description->description->config;
 }
 
+/* By the time, and after every one that there is, also when the clock was put back: names sort by
+ * age, and the last one is what is restored when nobody says which. */
+static struct err *name_snapshot(struct take *take)
+{
+    uint64_t now_ns = clock_realtime_ns();
+    struct snapshot_id newest;
+
+    struct err *err = catalog_newest(take->store, config_of(take)->name, &newest);
+    if (err == NULL)
+        now_ns = MAX(now_ns, snapshot_id_time_ns(&newest) + NS_PER_US);
+    err_free(err);
+    return snapshot_id_make(now_ns, &take->id);
+}
+
 static struct err *describe(struct take *take)
 {
     TRY(control_describe(take->client, &take->description));
     if (take->description->description == NULL || take->description->description->config == NULL)
         return err_new(ERR_INVALID, "the machine does not describe itself");
-    return snapshot_id_make(clock_realtime_ns(), &take->id);
+    return name_snapshot(take);
 }
 
 /* The newest snapshot, if another one can build on it. What can not be read can not be a parent,

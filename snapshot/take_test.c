@@ -86,6 +86,24 @@ TEST(a_snapshot_of_a_working_guest_is_exactly_its_memory_at_the_cut)
     expect_unharmed();
 }
 
+TEST(a_snapshot_is_the_newest_also_when_the_clock_was_put_back)
+{
+    static const char tomorrow[] = "24991231T235959.999999Z-ffffffff";
+    struct snapshot_draft *draft = NULL;
+    struct snapshot_id newest;
+
+    ASSERT_OK(store_begin(store, TAKEN_GUEST_NAME, tomorrow, &draft));
+    ASSERT_OK(draft_publish(draft, "m", 1, NULL));
+    draft_close(draft);
+    for (int i = 0; i < 3; i++) {
+        struct take_result result = take();
+        ASSERT_OK(catalog_newest(store, TAKEN_GUEST_NAME, &newest));
+        assert_string_equal(newest.text, result.manifest->id);
+        assert_int_equal(result.manifest->n_page_files, i + 1);
+        take_result_finish(&result);
+    }
+}
+
 TEST(five_children_hold_only_changes_and_each_is_exact)
 {
     char ids[6][64];
@@ -278,6 +296,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         WITH_MACHINE(a_snapshot_of_a_working_guest_is_exactly_its_memory_at_the_cut),
+        WITH_MACHINE(a_snapshot_is_the_newest_also_when_the_clock_was_put_back),
         WITH_MACHINE(five_children_hold_only_changes_and_each_is_exact),
         WITH_MACHINE(a_full_snapshot_on_demand_has_no_parent),
         WITH_MACHINE(a_machine_that_does_not_know_the_newest_snapshot_is_saved_in_full),

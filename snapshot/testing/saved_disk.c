@@ -171,7 +171,7 @@ struct err *saved_disk_delete(struct saved_disk *disk, unsigned index)
     struct saved_disk_snapshot *snapshot = &disk->snapshots[index];
 
     TRY(open_store(disk, snapshot->store, &store));
-    TRY(store_remove(store, "web", snapshot->id));
+    TRY(store_remove(store, "web", snapshot->id, NULL));
     snapshot->store[0] = '\0';
     return NULL;
 }
