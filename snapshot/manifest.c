@@ -154,6 +154,11 @@ static struct err *check_disk(const Ferry__SnapshotManifest *manifest, size_t in
         return err_new(ERR_INVALID, "disk %zu has no absolute path", index);
     if (disk->virtual_bytes > DISK_BYTES_MAX)
         return err_new(ERR_INVALID, "disk %zu is too large", index);
+    if (disk->n_layers > DISK_BACKING_DEPTH_MAX)
+        return err_new(ERR_INVALID, "disk %zu stands on too many images", index);
+    for (size_t i = 0; i < disk->n_layers; i++)
+        if (disk->layers[i]->path[0] != '/' || strlen(disk->layers[i]->path) > PATH_BYTES_MAX)
+            return err_new(ERR_INVALID, "image %zu below disk %zu has no absolute path", i, index);
     if (strcmp(disk->id, config->disks[index]->id) != 0)
         return err_new(ERR_INVALID, "disk %zu is not the machine's", index);
     for (size_t other = 0; other < index; other++)

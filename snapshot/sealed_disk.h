@@ -12,17 +12,18 @@
 #include "base/err.h"
 #include "proto/snapshot.pb-c.h"
 
-/* Fills file_bytes and modified_ns from the file at disk->path. */
-ERR_RESULT sealed_disk_look(Ferry__SnapshotDisk *disk);
-
 /* Where backing files may lie, beside the folder of the image. */
 struct sealed_disk_folders {
     const char *const *paths;
     size_t count;
 };
 
-/* ERR_NOT_FOUND when it is missing, ERR_STATE when it is not the file that was sealed, is not
- * sealed any more, or is not a usable image. */
+/* Fills file_bytes, modified_ns and layers from the file at disk->path and what it stands on. */
+ERR_RESULT sealed_disk_look(Ferry__SnapshotDisk *disk, struct sealed_disk_folders folders);
+void sealed_disk_drop_layers(Ferry__SnapshotDisk *disk);
+
+/* ERR_NOT_FOUND when it is missing, ERR_STATE when it or an image that it stands on is not the
+ * file that it was, or when it is not sealed any more, or is not a usable image. */
 ERR_RESULT sealed_disk_check(const Ferry__SnapshotDisk *disk, struct sealed_disk_folders folders);
 
 #endif

@@ -91,6 +91,7 @@ static struct err *fill_disks(struct manifest_draft *draft, const Ferry__Machine
     if (config->n_disks > MACHINE_DISKS_MAX)
         return err_new(ERR_INVALID, "the machine names %zu disks; the most are %u", config->n_disks,
                        MACHINE_DISKS_MAX);
+    draft->manifest.disks = draft->disk_list;
     for (size_t i = 0; i < config->n_disks; i++) {
         const Ferry__ControlFrozenDisk *frozen = find_frozen(disks, config->disks[i]->id);
         if (frozen == NULL)
@@ -103,11 +104,11 @@ static struct err *fill_disks(struct manifest_draft *draft, const Ferry__Machine
         disk->format = frozen->frozen_format;
         disk->virtual_bytes = frozen->virtual_bytes;
         disk->read_only = frozen->read_only;
-        TRY(sealed_disk_look(disk));
-        draft->disk_list[i] = disk;
+        draft->disk_list[draft->manifest.n_disks++] = disk;
+        TRY(sealed_disk_look(
+            disk, (struct sealed_disk_folders){(const char *const *)config->image_folders,
+                                               config->n_image_folders}));
     }
-    draft->manifest.disks = draft->disk_list;
-    draft->manifest.n_disks = config->n_disks;
     return NULL;
 }
 
@@ -146,7 +147,12 @@ struct err *take_manifest_pack(const struct take_facts *facts,
     fill_regions(&draft, description->config);
     fill_parts(&draft, facts);
     fill_page_files(&draft, facts, parent);
-    TRY(fill_disks(&draft, description->config, disks));
-    fill_counters(&draft, facts);
-    return manifest_pack(&draft.manifest, out_data, out_len);
+    struct err *err = fill_disks(&draft, description->config, disks);
+    if (err == NULL) {
+        fill_counters(&draft, facts);
+        err = manifest_pack(&draft.manifest, out_data, out_len);
+    }
+    for (size_t i = 0; i < draft.manifest.n_disks; i++)
+        sealed_disk_drop_layers(&draft.disks[i]);
+    return err;
 }

@@ -12,6 +12,7 @@
 #include <sys/stat.h>
 
 #include "base/cleanup.h"
+#include "base/clock.h"
 #include "base/file_io.h"
 #include "storage/image_chain.h"
 #include "storage/image_folders.h"
@@ -39,6 +40,8 @@ static struct err *describe(const struct image_layer *layer, struct layer_info *
             header != NULL && (header->snapshot_count > 0 || qcow_header_has_bitmaps(header)),
         .virtual_bytes = layer->block->virtual_bytes,
         .file_bytes = (uint64_t)status.st_blocks * 512,
+        .end_bytes = (uint64_t)status.st_size,
+        .modified_ns = (int64_t)status.st_mtim.tv_sec * (int64_t)NS_PER_S + status.st_mtim.tv_nsec,
     };
     return out_info->path == NULL ? err_new(ERR_NO_MEMORY, "look at '%s'", layer->path) : NULL;
 }

@@ -18,6 +18,8 @@ struct layer_info {
     bool has_records;   /* snapshots inside the image or bitmaps, which a merge would lose */
     uint64_t virtual_bytes;
     uint64_t file_bytes; /* what it takes on disk */
+    uint64_t end_bytes;  /* where the file ends */
+    int64_t modified_ns;
 };
 
 struct layer_list {

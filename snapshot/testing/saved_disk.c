@@ -99,7 +99,7 @@ static struct err *publish(struct snapshot_store *store, const struct saved_disk
     manifest_sample_set(&manifest->disks[0]->path, snapshot->path);
     manifest_sample_set(&manifest->disks[0]->format, format_of(snapshot->path));
     manifest->disks[0]->virtual_bytes = SAVED_DISK_BYTES;
-    TRY(sealed_disk_look(manifest->disks[0]));
+    TRY(sealed_disk_look(manifest->disks[0], (struct sealed_disk_folders){0}));
     TRY(manifest_pack(manifest, &data, &len));
     TRY(store_begin(store, "web", snapshot->id, &draft));
     struct err *err = draft_publish(draft, data, len, NULL);

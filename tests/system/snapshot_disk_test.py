@@ -121,6 +121,31 @@ class SnapshotDisk(Case):
         os.utime(sealed, ns=(status.st_atime_ns, status.st_mtime_ns))
         host.run("vm-restore", "m")
 
+    @only_kvm
+    def test_an_altered_image_below_is_refused(self):
+        host = self.host()
+        base, path = self.folder / "base.raw", self.folder / "disk.qcow2"
+        base.write_bytes(os.urandom(DISK_BYTES))
+        subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", "-F", "raw", "-b", base, path],
+                       check=True)
+        self.boot(host, disk=path, jobs=("pattern", "disk")).check(1)
+        snapshots = [host.save("m")["snapshot"] for _ in range(3)]
+        host.run("vm-ctl", "quit", "m", "--wait", "10")
+        # Another build of the base under its name, and a copy of a layer that was cut short.
+        for image in (base, self.folder / "disk.000001.qcow2"):
+            with self.subTest(image=image.name):
+                kept = image.rename(image.with_name("kept"))
+                image.write_bytes(kept.read_bytes()[:-4096])
+                image.chmod(0o444)
+                os.utime(image, ns=(kept.stat().st_atime_ns, kept.stat().st_mtime_ns))
+                for command in (("vm-snapshot", "verify"), ("vm-restore",)):
+                    said = host.refuse(*command, snapshots[2])
+                    self.assertIn(f"'{image}', which was altered", said)
+                kept.rename(image)
+                host.run("vm-snapshot", "verify", snapshots[2])
+        host.run("vm-restore", snapshots[2])
+        self.follow(host, "m", ("pattern", "disk")).check(2)
+
     def test_a_missing_image_is_refused_and_nothing_starts(self):
         host, _, _, sealed = self.save_and_end()
         hidden = sealed.rename(sealed.with_suffix(".hidden"))
