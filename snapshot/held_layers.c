@@ -57,11 +57,16 @@ static bool is_refusal(const struct err *err)
     return reason == EACCES || reason == EPERM || reason == EROFS;
 }
 
+/* Does the record of this image have to be written, because images come to lie beside it? */
+static bool is_own(const struct link *link)
+{
+    return link->is_first && !link->disk->is_read_only && link->disk->overlay_folder == NULL;
+}
+
 /* *out_fd: -1 when this record is not ours to write. */
 static struct err *hold_record(struct held_layers *held, const struct link *link, int *out_fd)
 {
     CLEANUP(cleanup_free) char *record = NULL;
-    bool is_own = link->is_first && !link->disk->is_read_only;
 
     TRY(overlay_file_sibling(link->path, "stores", &record));
     for (size_t i = 0; i < held->records.count; i++)
@@ -75,7 +80,10 @@ static struct err *hold_record(struct held_layers *held, const struct link *link
     held->fds = fds;
     fds[held->records.count] = -1;
     struct err *err = layer_lock_take(link->path, LAYER_LOCK_NEED, &fds[held->records.count]);
-    if (err != NULL && (is_own || !is_refusal(err)))
+    if (err != NULL && is_own(link) && is_refusal(err) && !held->purpose.is_saving)
+        return err_wrap(err, "images can not be made beside '%s'; say with --overlay-folder where",
+                        link->path);
+    if (err != NULL && (is_own(link) || !is_refusal(err)))
         return err;
     err_free(err);
     *out_fd = fds[held->records.count];
@@ -85,11 +93,8 @@ static struct err *hold_record(struct held_layers *held, const struct link *link
     return err;
 }
 
-static struct err *real_folder(const char *path, char **out_folder, struct stat *out_status)
+static struct err *real_folder(const char *folder, char **out_folder, struct stat *out_status)
 {
-    CLEANUP(cleanup_free) char *folder = NULL;
-
-    TRY(folder_of(path, &folder));
     *out_folder = realpath(folder, NULL);
     if (*out_folder == NULL || stat(folder, out_status) != 0)
         return err_errno(errno, "folder '%s'", folder);
@@ -101,20 +106,24 @@ static struct err *note_link(struct held_layers *held, const struct link *link, 
 {
     CLEANUP(cleanup_free) char *own = NULL;
     CLEANUP(cleanup_free) char *top = NULL;
+    CLEANUP(cleanup_free) char *newest = NULL;
+    CLEANUP(cleanup_free) char *below = NULL;
+    const char *overlay_folder = link->disk->overlay_folder;
     struct stat own_status, top_status;
     struct layer_need need = {.store_path = held->store_path,
                               .store_id = held->store_id,
                               .machine = held->store_path == NULL ? NULL : held->purpose.machine,
                               .number = number};
 
-    TRY(real_folder(link->path, &own, &own_status));
-    TRY(real_folder(link->disk->user != NULL ? link->disk->user : link->disk->path, &top,
-                    &top_status));
+    TRY(folder_of(link->disk->path, &newest));
+    TRY(folder_of(link->path, &below));
+    TRY(real_folder(below, &own, &own_status));
+    TRY(real_folder(overlay_folder == NULL ? newest : overlay_folder, &top, &top_status));
     if (!file_is_same(&own_status, &top_status))
         need.image_folder = top;
     need.is_sealing = link->is_first && link->disk->is_sealing && held->store_path != NULL;
     struct err *err = layer_record_note(link->path, fd, &need);
-    if (err == NULL || link->is_first || !is_refusal(err))
+    if (err == NULL || is_own(link) || !is_refusal(err))
         return err;
     err_free(err);
     return NULL;
@@ -129,7 +138,7 @@ static struct err *hold_link(struct held_layers *held, const struct link *link)
 
     enum overlay_file_kind kind =
         overlay_file_look(link->path, name_in_folder(link->path), &number);
-    if (kind != OVERLAY_FILE_OVERLAY && (!link->is_first || link->disk->is_read_only))
+    if (kind != OVERLAY_FILE_OVERLAY && !is_own(link))
         return NULL;
     TRY(hold_record(held, link, &fd));
     return fd < 0 ? NULL : note_link(held, link, number, fd);

@@ -26,6 +26,8 @@ struct held_disk {
         *user; /* an image, there or not yet, that will stand on it; NULL: it is used itself */
     bool is_read_only; /* nothing is sealed, and no overlay made */
     bool is_sealing;   /* the image is about to be sealed for a snapshot in the store */
+    /* Where the overlay goes; NULL: beside the image, whose folder has to be writable then. */
+    const char *overlay_folder;
 };
 
 struct held_purpose {

@@ -9,6 +9,7 @@
 #include "snapshot/restore.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -72,26 +73,45 @@ static struct err *replace_text(char **text, const char *by)
     return NULL;
 }
 
-/* Those that the restored machine may use come from its description. */
-static struct err *add_image_folders(struct restore *restore)
+static struct err *add_image_folder(struct restore *restore, const char *path)
 {
     Ferry__MachineConfig *config = config_of(restore);
-    size_t more = restore->settings.image_folder_count;
-
-    if (more == 0)
-        return NULL;
     char **folders = realloc(config->image_folders,
-                             (config->n_image_folders + more) * sizeof(config->image_folders[0]));
+                             (config->n_image_folders + 1) * sizeof(config->image_folders[0]));
+
     if (folders == NULL)
         return err_new(ERR_NO_MEMORY, "describe the machine");
     config->image_folders = folders;
-    for (size_t i = 0; i < more; i++) {
-        const char *path = restore->settings.image_folders[i];
-        if (access(path, F_OK) != 0)
-            return err_errno(errno, "folder of images '%s'", path);
-        TRY(path_absolute(path, &config->image_folders[config->n_image_folders]));
-        config->n_image_folders++;
-    }
+    if (access(path, F_OK) != 0)
+        return err_errno(errno, "folder of images '%s'", path);
+    TRY(path_absolute(path, &folders[config->n_image_folders]));
+    config->n_image_folders++;
+    return NULL;
+}
+
+/* Once each. */
+static struct err *add_folder_of(struct restore *restore, const Ferry__SnapshotDisk *disk)
+{
+    CLEANUP(cleanup_free) char *folder = NULL;
+    const Ferry__MachineConfig *config = config_of(restore);
+
+    TRY(folder_of(disk->path, &folder));
+    for (size_t i = 0; i < config->n_image_folders; i++)
+        if (strcmp(config->image_folders[i], folder) == 0)
+            return NULL;
+    return add_image_folder(restore, folder);
+}
+
+/* Those that the restored machine may use come from its description. Overlays elsewhere stand on
+ * images that it was trusted with before. */
+static struct err *add_image_folders(struct restore *restore)
+{
+    for (size_t i = 0; i < restore->settings.image_folder_count; i++)
+        TRY(add_image_folder(restore, restore->settings.image_folders[i]));
+    for (size_t i = 0; restore->settings.overlay_folder != NULL && i < restore->manifest->n_disks;
+         i++)
+        if (!restore->manifest->disks[i]->read_only)
+            TRY(add_folder_of(restore, restore->manifest->disks[i]));
     return NULL;
 }
 
@@ -173,7 +193,8 @@ static struct err *hold_layers(struct restore *restore)
     for (size_t i = 0; i < manifest->n_disks; i++)
         disks[i] = (struct held_disk){.path = manifest->disks[i]->path,
                                       .format = manifest->disks[i]->format,
-                                      .is_read_only = manifest->disks[i]->read_only};
+                                      .is_read_only = manifest->disks[i]->read_only,
+                                      .overlay_folder = restore->settings.overlay_folder};
     return held_layers_take((struct held_purpose){.store = restore->store,
                                                   .machine = restore->from->machine,
                                                   .folders = folders_of(restore).paths,
@@ -194,10 +215,26 @@ static struct err *check(struct restore *restore)
     return hold_layers(restore);
 }
 
+/* Which overlay_file_next counts on from. */
+static struct err *place_overlay(struct restore *restore, const char *sealed_path, char **out_path)
+{
+    CLEANUP(cleanup_free) char *folder = NULL;
+
+    if (restore->settings.overlay_folder == NULL) {
+        *out_path = strdup(sealed_path);
+        return *out_path == NULL ? err_new(ERR_NO_MEMORY, "name an overlay") : NULL;
+    }
+    TRY(path_absolute(restore->settings.overlay_folder, &folder));
+    if (asprintf(out_path, "%s/%s", folder, name_in_folder(sealed_path)) < 0)
+        return err_new(ERR_NO_MEMORY, "name an overlay");
+    return NULL;
+}
+
 static struct err *make_overlay(struct restore *restore, size_t index)
 {
     const Ferry__SnapshotDisk *sealed = restore->manifest->disks[index];
     Ferry__DiskConfig *disk = config_of(restore)->disks[index];
+    CLEANUP(cleanup_free) char *place = NULL;
 
     TRY(replace_text(&disk->path, sealed->path));
     TRY(replace_text(&disk->format, sealed->format));
@@ -205,7 +242,8 @@ static struct err *make_overlay(struct restore *restore, size_t index)
         return NULL;
 
     char **path = &restore->overlays[restore->overlay_count];
-    TRY(disk_image_next_overlay(sealed->path, path));
+    TRY(place_overlay(restore, sealed->path, &place));
+    TRY(disk_image_next_overlay(place, path));
     struct err *err =
         disk_image_create_overlay(*path, sealed->path, sealed->format, sealed->virtual_bytes);
     if (err != NULL) {

@@ -29,6 +29,7 @@ struct restore_settings {
     /* Where backing files of disks may lie, beside what the snapshot says. */
     const char *const *image_folders;
     size_t image_folder_count;
+    const char *overlay_folder; /* where new images of disks go; NULL: beside those saved */
 };
 
 struct restore_result {

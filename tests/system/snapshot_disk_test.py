@@ -4,6 +4,7 @@
 
 import os
 import pathlib
+import shutil
 import subprocess
 
 from ferrytest.case import Case, main, needs, only_kvm
@@ -104,6 +105,61 @@ class SnapshotDisk(Case):
                 host.run("vm-snapshot", "verify", "m")
                 host.run("vm-restore", "m")
                 self.follow(host, "m", guest.jobs).check(2)
+
+    @only_kvm
+    def test_clones_of_images_that_nobody_may_write_have_folders_of_their_own(self):
+        host = self.host()
+        golden = self.folder / "golden"
+        golden.mkdir()
+        subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", golden / "disk.qcow2",
+                        str(DISK_BYTES)], check=True)
+        guest = self.boot(host, disk=golden / "disk.qcow2", jobs=("pattern", "disk"))
+        snapshots = [host.save("m")["snapshot"] for _ in range(2)]
+        host.run("vm-ctl", "quit", "m", "--wait", "10")
+        before = sorted(os.listdir(golden))
+        read_only = [*(["unshare", "-m"] if os.geteuid() == 0 else ["unshare", "-rm"]), "sh", "-c",
+                     f"mount --bind {golden} {golden} && mount -o remount,ro,bind {golden} || "
+                     'exit 9; exec "$@"', "sh"]
+        if host.start(*read_only, "true").wait() != 0:
+            self.skipTest("no private file systems here")
+        vm_restore = host.program_path("vm-restore")
+        self.assertIn("--overlay-folder", host.refuse(*read_only, vm_restore, snapshots[0]))
+        for name, snapshot in zip(("one", "two"), snapshots):
+            folder = self.folder / "clones" / name
+            folder.mkdir(parents=True)
+            host.run(*read_only, vm_restore, snapshot, "--name", name, "--overlay-folder", folder)
+            clone = self.follow(host, name, guest.jobs)
+            clone.check(2)
+            host.save(name)
+            host.run("vm-ctl", "quit", name, "--wait", "10")
+            self.assertEqual(len(list(folder.glob("disk.*.qcow2"))), 2)
+            host.run("vm-snapshot", "verify", name)
+            host.run("vm-restore", name)
+            self.follow(host, name, guest.jobs).check(2)
+        self.assertEqual(sorted(os.listdir(golden)), before)
+
+    @only_kvm
+    def test_layers_that_clones_in_other_folders_stand_on_are_not_removed(self):
+        host, jobs, report, _ = self.save_and_end()
+        host.run("vm-restore", report["snapshot"])
+        self.follow(host, "m", jobs).check(1)
+        second = host.save("m")
+        host.run("vm-ctl", "quit", "m", "--wait", "10")
+        clones = self.folder / "clones"
+        clones.mkdir()
+        host.run("vm-restore", second["snapshot"], "--name", "clone", "--overlay-folder", clones)
+        host.run("vm-ctl", "quit", "clone", "--wait", "10")
+        # Nothing else needs it: not the newest, no snapshot's, and in its folder no image's.
+        layer, active = (pathlib.Path(second["disks"][0][key]) for key in ("sealed", "active"))
+        host.run("vm-restore", report["snapshot"])
+        host.run("vm-ctl", "quit", "m", "--wait", "10")
+        host.run("vm-snapshot", "delete", second["snapshot"])
+        active.unlink()
+        host.run("vm-snapshot", "prune", "--yes")
+        self.assertTrue(layer.exists())
+        shutil.rmtree(clones)
+        host.run("vm-snapshot", "prune", "--yes", "--forget", clones)
+        self.assertFalse(layer.exists())
 
     def test_an_image_made_writable_again_is_refused(self):
         host, _, _, sealed = self.save_and_end()

@@ -28,12 +28,16 @@ static bool is_passed_over(const struct err *err)
            err_errnum(err) == ENOENT;
 }
 
+/* The image's own folder is the last. */
 static struct err *take(const struct held_backing *backing, const char *path,
                         const char *const *folders, struct held_layers **out_held)
 {
-    struct held_disk disk = {
-        .path = path, .format = backing->format, .user = backing->image, .is_read_only = true};
-    struct held_purpose purpose = {.folders = folders, .folder_count = backing->folders->count + 1};
+    size_t count = backing->folders->count;
+    struct held_disk disk = {.path = path,
+                             .format = backing->format,
+                             .is_read_only = true,
+                             .overlay_folder = folders[count]};
+    struct held_purpose purpose = {.folders = folders, .folder_count = count + 1};
 
     return held_layers_take(purpose, &disk, 1, out_held);
 }

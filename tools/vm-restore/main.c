@@ -13,6 +13,8 @@ static const struct option_row rows[] = {
                 "name of the restored machine, when not the saved one's"),
     OPTION_LIST("image-folder", 0, struct restore_options, image_folders, "FOLDER",
                 "backing files of disks may lie here, too; may be repeated"),
+    OPTION_TEXT("overlay-folder", 0, struct restore_options, overlay_folder, "FOLDER", NULL,
+                "new images of disks go here, not beside those of the snapshot"),
     OPTION_FLAG("paused", 0, struct restore_options, paused, "leave the machine paused"),
     OPTION_FLAG("verify", 0, struct restore_options, verify,
                 "read and check all of the snapshot first"),

@@ -33,6 +33,7 @@ struct err *restore_command_run(const struct restore_options *options, const cha
                              .program = "vm-restore",
                              .image_folders = options->image_folders.values,
                              .image_folder_count = options->image_folders.count,
+                             .overlay_folder = options->overlay_folder,
                          },
                          &result));
     if (options->json)

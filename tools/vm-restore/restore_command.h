@@ -15,6 +15,7 @@ struct restore_options {
     const char *store;
     const char *name;
     struct option_list image_folders;
+    const char *overlay_folder;
     bool paused;
     bool verify;
     bool json;
