@@ -101,6 +101,22 @@ struct err *control_pause(struct control_client *client, bool hold, uint64_t *ou
     return NULL;
 }
 
+struct err *control_hold(struct control_client *client, uint64_t *out_paused_ns,
+                         bool *out_was_paused)
+{
+    Ferry__ControlPause pause = FERRY__CONTROL_PAUSE__INIT;
+    Ferry__ControlRequest request = bare_request(FERRY__CONTROL_REQUEST__CALL_PAUSE);
+    pause.hold = true;
+    pause.or_paused = true;
+    request.pause = &pause;
+
+    CLEANUP(cleanup_reply) Ferry__ControlReply *reply = NULL;
+    TRY(call_for(client, &request, FERRY__CONTROL_REPLY__RESULT_PAUSED, &reply));
+    *out_paused_ns = reply->paused->paused_ns;
+    *out_was_paused = reply->paused->was_paused;
+    return NULL;
+}
+
 struct err *control_resume(struct control_client *client)
 {
     Ferry__ControlResume resume = FERRY__CONTROL_RESUME__INIT;

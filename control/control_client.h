@@ -46,6 +46,9 @@ ERR_RESULT control_client_call(struct control_client *client, Ferry__ControlRequ
 ERR_RESULT control_status(struct control_client *client, Ferry__ControlReply **out_reply);
 ERR_RESULT control_describe(struct control_client *client, Ferry__ControlReply **out_reply);
 ERR_RESULT control_pause(struct control_client *client, bool hold, uint64_t *out_paused_ns);
+/* Pauses it, or holds it as it is if it is paused: then resuming it lets go of it only. */
+ERR_RESULT control_hold(struct control_client *client, uint64_t *out_paused_ns,
+                        bool *out_was_paused);
 ERR_RESULT control_resume(struct control_client *client);
 /* After a resume: CLOCK_MONOTONIC just before the guest was entered, by asking for the status until
  * a vCPU's thread has got there; 0: not within a second. */

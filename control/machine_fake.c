@@ -110,6 +110,7 @@ void machine_fake_destroy_guest(struct machine_fake *machine)
         ferry__machine_description__free_unpacked(TAKE_PTR(machine->description), NULL);
     free(TAKE_PTR(machine->handed_to));
     machine->pause_holder = 0;
+    machine->is_pause_kept = false;
     machine->incoming_holder = 0;
     machine->is_state_loaded = false;
     machine->run_state = FERRY__CONTROL_RUN_STATE__RUN_STATE_EMPTY;
@@ -127,6 +128,7 @@ void machine_fake_run(struct machine_fake *machine)
         machine->first_run_ns = now_ns;
     machine->paused_at_ns = 0;
     machine->pause_holder = 0;
+    machine->is_pause_kept = false;
     machine->run_state = FERRY__CONTROL_RUN_STATE__RUN_STATE_RUNNING;
     guest_fake_resume(machine->guest);
 }

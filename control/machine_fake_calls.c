@@ -102,25 +102,41 @@ static struct err *call_pause(struct machine_fake *machine, struct fake_call *ca
 {
     bool is_held = call->request->pause->hold;
     bool is_incoming = machine->run_state == FERRY__CONTROL_RUN_STATE__RUN_STATE_INCOMING;
+    machine->is_pause_kept = is_held && call->request->pause->or_paused &&
+                             machine->pause_holder == 0 &&
+                             machine->run_state == FERRY__CONTROL_RUN_STATE__RUN_STATE_PAUSED;
     if (is_incoming && !is_held)
         TRY(complete_incoming(machine));
-    else
+    else if (!machine->is_pause_kept)
         TRY(expect_state(machine, FERRY__CONTROL_RUN_STATE__RUN_STATE_RUNNING, "pause"));
-    machine_fake_stand_still(machine);
+    if (!machine->is_pause_kept)
+        machine_fake_stand_still(machine);
     machine->pause_holder = is_held ? call->connection : 0;
 
     Ferry__ControlPaused paused = FERRY__CONTROL_PAUSED__INIT;
     Ferry__ControlReply reply = FERRY__CONTROL_REPLY__INIT;
     paused.paused_ns = machine->last_exit_ns;
     paused.realtime_ns = clock_realtime_ns();
+    paused.was_paused = machine->is_pause_kept;
     reply.result_case = FERRY__CONTROL_REPLY__RESULT_PAUSED;
     reply.paused = &paused;
     fake_call_reply(call, &reply, NULL, 0);
     return NULL;
 }
 
+static bool let_go(struct machine_fake *machine, unsigned connection)
+{
+    if (!machine->is_pause_kept || machine->pause_holder != connection)
+        return false;
+    machine->is_pause_kept = false;
+    machine->pause_holder = 0;
+    return true;
+}
+
 static struct err *call_resume(struct machine_fake *machine, struct fake_call *call)
 {
+    if (let_go(machine, call->connection))
+        return NULL;
     if (machine->run_state == FERRY__CONTROL_RUN_STATE__RUN_STATE_INCOMING)
         TRY(complete_incoming(machine));
     else
@@ -494,7 +510,7 @@ void machine_fake_undo(struct machine_fake *machine, unsigned connection)
         machine_fake_destroy_guest(machine);
     if (machine->run_state == FERRY__CONTROL_RUN_STATE__RUN_STATE_EMPTY)
         machine_fake_tell_end(machine);
-    if (machine->pause_holder != connection)
+    if (machine->pause_holder != connection || let_go(machine, connection))
         return;
     machine->pause_holder = 0;
     if (machine->run_state == FERRY__CONTROL_RUN_STATE__RUN_STATE_PAUSED)

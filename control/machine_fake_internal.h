@@ -30,6 +30,7 @@ struct machine_fake {
     bool is_listening;
     bool has_quit;
     unsigned pause_holder;             /* the connection whose closing resumes; 0: none */
+    bool is_pause_kept;                /* it was paused before it was held, and stays so */
     unsigned incoming_holder;          /* the connection that builds the machine; 0: none */
     unsigned prepare_holder;           /* the connection that prepared overlays; 0: none */
     char *prepared[MACHINE_DISKS_MAX]; /* owned; overlay paths */

@@ -2,11 +2,11 @@
 /*
  * take.c - see take.h.
  *
- * The guest runs in all phases but those from "pause" to "resume". Nothing is written to a file in
- * between: what has to be copied there goes to RAM. The snapshot exists from "publish" on. A phase
- * that fails, or a worker that dies, leaves the machine running and every earlier snapshot as it
- * was: the machine undoes what a connection held when it closes, and a draft without an owner is
- * garbage.
+ * The guest runs in all phases but those from "pause" to "resume", unless it was paused before.
+ * Nothing is written to a file in between: what has to be copied there goes to RAM. The snapshot
+ * exists from "publish" on. A phase that fails, or a worker that dies, leaves the machine running
+ * and every earlier snapshot as it was: the machine undoes what a connection held when it closes,
+ * and a draft without an owner is garbage.
  *
  * The order within the pause matters: saving a device may write guest memory, so the last harvest
  * comes after it; the cut is marked when that harvest is taken, so that the next snapshot starts
@@ -52,7 +52,8 @@ struct take {
     struct memory_capture *capture;    /* owned */
     Ferry__ControlReply *state;        /* owned */
     Ferry__ControlReply *frozen_disks; /* owned */
-    bool is_paused;
+    bool is_paused;                    /* by us */
+    bool was_paused;                   /* before, and stays so */
 
     uint64_t start_ns;
     uint64_t paused_ns;
@@ -237,7 +238,7 @@ static struct err *copy_memory(struct take *take)
 
 static struct err *pause_machine(struct take *take)
 {
-    TRY(control_pause(take->client, true, &take->paused_ns));
+    TRY(control_hold(take->client, &take->paused_ns, &take->was_paused));
     take->is_paused = true;
     take->paused_realtime_ns = clock_realtime_ns();
     return NULL;
@@ -270,6 +271,8 @@ static struct err *resume_machine(struct take *take)
 
     TRY(control_resume(take->client));
     take->is_paused = false;
+    if (take->was_paused)
+        return NULL; /* no guest waited for us */
     /* What has been taken is whole, whatever becomes of the machine now. */
     err_free(control_wait_entered(take->client, &entered_ns));
     if (entered_ns == 0)

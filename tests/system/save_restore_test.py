@@ -3,6 +3,7 @@
 """Machines are saved while they work, killed, and brought back exactly as they were."""
 
 import shutil
+import signal
 
 from ferrytest.case import Case, main, needs, only_kvm
 
@@ -86,9 +87,39 @@ class SaveRestore(Case):
             self.follow(host, f"twin{turn}", guest.jobs).check(2)
         guest.check(1)
 
+    def test_a_paused_machine_is_saved_and_stays_paused(self):
+        host = self.host()
+        guest = self.boot(host)
+        guest.check(1)
+        host.run("vm-ctl", "pause", "m")
+        older, newer = host.save("m"), host.save("m")
+        self.assertEqual(host.state("m"), "paused")
+        self.assertEqual(newer["parent"], older["id"])
+        # Who saves may be killed meanwhile, and who paused it may let it go on.
+        saver = host.start("vm-save", "m", stop_at="copy the rest")
+        self.assertTrue(saver.wait_until_stopped(), saver.output())
+        saver.kill()
+        host.wait_for_state("m", "paused")
+        saver = host.start("vm-save", "m", stop_at="copy the rest")
+        self.assertTrue(saver.wait_until_stopped(), saver.output())
+        host.run("vm-ctl", "resume", "m")
+        saver.signal(signal.SIGCONT)
+        saver.must_fail(4)
+        guest.check(2)
+        host.run("vm-ctl", "quit", "m", "--wait", "10")
+        for snapshot in (older["snapshot"], newer["snapshot"]):
+            host.run("vm-restore", snapshot, "--paused")
+            again = host.save("m")["snapshot"]
+            self.assertEqual(host.state("m"), "paused")
+            host.run("vm-ctl", "quit", "m", "--wait", "10")
+            host.run("vm-restore", again)
+            self.follow(host, "m", guest.jobs).check(2)
+            host.run("vm-ctl", "quit", "m", "--wait", "10")
+
     def test_snapshots_of_one_machine_share_what_did_not_change(self):
         host = self.host()
         guest = self.boot(host, rate=500)
+        guest.check(1) # it has written all of its memory once
         first = host.save("m")
         second = host.save("m")
         guest.check(1)

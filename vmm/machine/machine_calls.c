@@ -139,9 +139,22 @@ static struct err *complete_incoming(struct machine_control *control)
     return NULL;
 }
 
-/* An incoming machine that is to be left paused. */
+static bool is_to_be_kept_paused(const struct machine_control *control,
+                                 const Ferry__ControlPause *pause)
+{
+    return pause->hold && pause->or_paused && control->pause_holder == 0 &&
+           control->run_state == FERRY__CONTROL_RUN_STATE__RUN_STATE_PAUSED;
+}
+
+/* One that is paused and is to be held so, or an incoming one that is to be left paused. */
 struct err *machine_call_pause(struct machine_control *control, struct machine_call *call)
 {
+    if (is_to_be_kept_paused(control, call->request->pause)) {
+        control->pause_holder = call->connection;
+        control->is_pause_kept = true;
+        machine_call_reply_paused(control, call);
+        return NULL;
+    }
     if (control->run_state != FERRY__CONTROL_RUN_STATE__RUN_STATE_INCOMING ||
         call->request->pause->hold != 0)
         return machine_call_pause_later(control, call);
@@ -153,6 +166,8 @@ struct err *machine_call_pause(struct machine_control *control, struct machine_c
 
 struct err *machine_call_resume(struct machine_control *control, struct machine_call *call)
 {
+    if (machine_control_let_go(control, call->connection))
+        return NULL;
     /* A guest that runs may wait for a disk. */
     if (control->run_state == FERRY__CONTROL_RUN_STATE__RUN_STATE_RUNNING &&
         machine_retry_disks(control->machine))

@@ -105,16 +105,28 @@ void machine_call_reply_paused(struct machine_control *control, struct machine_c
     Ferry__ControlPaused paused = FERRY__CONTROL_PAUSED__INIT;
     Ferry__ControlReply reply = FERRY__CONTROL_REPLY__INIT;
 
-    control->run_state = FERRY__CONTROL_RUN_STATE__RUN_STATE_PAUSED;
-    control->paused_since_ns = clock_monotonic_ns();
-    control->counters.pauses++;
-    (void)snprintf(control->paused_by, sizeof(control->paused_by), "%s",
-                   control_call_program(call->call));
+    paused.was_paused = control->is_pause_kept;
+    if (!control->is_pause_kept) {
+        control->run_state = FERRY__CONTROL_RUN_STATE__RUN_STATE_PAUSED;
+        control->paused_since_ns = clock_monotonic_ns();
+        control->counters.pauses++;
+        (void)snprintf(control->paused_by, sizeof(control->paused_by), "%s",
+                       control_call_program(call->call));
+    }
     paused.paused_ns = machine_last_exit_ns(control->machine);
     paused.realtime_ns = clock_realtime_ns();
     reply.result_case = FERRY__CONTROL_REPLY__RESULT_PAUSED;
     reply.paused = &paused;
     machine_call_reply(call, &reply, NULL, 0);
+}
+
+bool machine_control_let_go(struct machine_control *control, unsigned connection)
+{
+    if (!control->is_pause_kept || control->pause_holder != connection)
+        return false;
+    control->is_pause_kept = false;
+    control->pause_holder = 0;
+    return true;
 }
 
 struct err *machine_control_run(struct machine_control *control)
@@ -126,6 +138,7 @@ struct err *machine_control_run(struct machine_control *control)
     }
     control->paused_since_ns = 0;
     control->pause_holder = 0;
+    control->is_pause_kept = false;
     control->run_state = FERRY__CONTROL_RUN_STATE__RUN_STATE_RUNNING;
     return NULL;
 }
@@ -245,7 +258,7 @@ static void closed(struct control_handler *handler, unsigned connection)
         machine_control_end(control, "its maker hung up before it ran");
         return;
     }
-    if (control->pause_holder != connection)
+    if (control->pause_holder != connection || machine_control_let_go(control, connection))
         return;
     control->pause_holder = 0;
     if (control->run_state == FERRY__CONTROL_RUN_STATE__RUN_STATE_HANDED_OVER)

@@ -53,6 +53,7 @@ struct machine_control {
     bool is_state_loaded;
 
     unsigned pause_holder;    /* connections; 0: none */
+    bool is_pause_kept;       /* it was paused before it was held, and stays so */
     unsigned incoming_holder; /* the machine goes with it until it is resumed */
     unsigned prepare_holder;
     bool is_preparing; /* for it, or for one that has closed since */
@@ -122,6 +123,8 @@ ERR_RESULT machine_control_create_machine(struct machine_control *control,
 ERR_RESULT machine_control_listen(struct machine_control *control);
 ERR_RESULT machine_control_run(struct machine_control *control); /* resume, and keep the books */
 /* The machine has been paused by this call: keeps the books and says when. */
+/* Ends the hold of a machine that was paused before; false: it was not. */
+bool machine_control_let_go(struct machine_control *control, unsigned connection);
 void machine_call_reply_paused(struct machine_control *control, struct machine_call *call);
 void machine_control_end(struct machine_control *control, const char *reason);
 
