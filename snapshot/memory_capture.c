@@ -25,6 +25,7 @@
 #include <string.h>
 
 #include "base/bitmap.h"
+#include "base/cancel.h"
 #include "base/checked_math.h"
 #include "base/clock.h"
 #include "base/limits.h"
@@ -134,6 +135,7 @@ struct err *memory_capture_flush(struct memory_capture *capture)
     for (uint64_t at = 0; at < page_stage_count(capture->stage); at++) {
         uint64_t page = 0;
         const uint8_t *content = page_stage_get(capture->stage, at, &page);
+        TRY(cancel_check());
         TRY(memory_writer_put(capture->writer, page, content));
     }
     page_stage_clear(capture->stage);
@@ -149,6 +151,7 @@ struct err *memory_capture_write_round(struct memory_capture *capture)
     for (uint64_t first = 0; first < page_count; first += CHUNK_PAGES) {
         uint64_t count = chunk_page_count(capture, first);
         uint64_t dirty = 0;
+        TRY(cancel_check());
         TRY(control_harvest(capture->client, first, count, &dirty));
         if (take_chunk(capture, first, count))
             TRY(write_taken(capture, first, count));

@@ -15,6 +15,7 @@
 #include <unistd.h>
 
 #include "base/assert.h"
+#include "base/cancel.h"
 #include "base/checked_math.h"
 #include "base/cleanup.h"
 #include "base/clock.h"
@@ -329,7 +330,9 @@ static struct err *run_phase(struct restore *restore, size_t index)
     uint64_t start_ns = clock_monotonic_ns();
 
     test_hook(phases[index].name);
-    struct err *err = phases[index].run(restore);
+    struct err *err = cancel_check();
+    if (err == NULL)
+        err = phases[index].run(restore);
     restore->timings.rows[index].phase = phases[index].name;
     restore->timings.rows[index].us = (clock_monotonic_ns() - start_ns) / NS_PER_US;
     restore->timings.count = index + 1;

@@ -19,6 +19,7 @@
 #include <xxhash.h>
 
 #include "base/assert.h"
+#include "base/cancel.h"
 #include "base/checked_math.h"
 #include "base/clock.h"
 #include "base/file_io.h"
@@ -397,7 +398,9 @@ static struct err *run_phases(struct take *take)
     for (size_t i = 0; i < ARRAY_COUNT(phases); i++) {
         uint64_t start_ns = clock_monotonic_ns();
         test_hook(phases[i].name);
-        struct err *err = phases[i].run(take);
+        struct err *err = take->manifest == NULL ? cancel_check() : NULL; /* else it exists */
+        if (err == NULL)
+            err = phases[i].run(take);
         take->timings.rows[i].phase = phases[i].name;
         take->timings.rows[i].us = (clock_monotonic_ns() - start_ns) / NS_PER_US;
         take->timings.count = i + 1;

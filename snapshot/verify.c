@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <xxhash.h>
 
+#include "base/cancel.h"
 #include "base/checked_math.h"
 #include "base/file_io.h"
 #include "base/limits.h"
@@ -89,6 +90,7 @@ static struct err *verify_pages(const Ferry__SnapshotManifest *manifest,
 
     for (uint64_t page = 0; page < page_count; page += PAGE_INDEX_CHUNK_ENTRIES) {
         uint64_t count = MIN((uint64_t)PAGE_INDEX_CHUNK_ENTRIES, page_count - page);
+        TRY(cancel_check());
         TRY(note(report, verify_chunk(manifest, parts, page, count, report)));
     }
     return NULL;

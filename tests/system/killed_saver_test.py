@@ -3,9 +3,10 @@
 """Savers, restorers and machines are killed at each step: nothing is lost or left over."""
 
 import os
+import pathlib
 import signal
 
-from ferrytest.case import Case, main, needs
+from ferrytest.case import Case, main, needs, only_kvm
 from ferrytest.program import wait_for
 
 SAVE_STEPS = ("describe", "lend memory", "hold layers", "prepare disks", "begin", "copy memory",
@@ -38,6 +39,47 @@ class Killed(Case):
         for snapshot in host.snapshots("m"):
             host.run("vm-snapshot", "verify", f"m/{snapshot['id']}")
         host.run("vm-ctl", "quit", "m", "--wait", "10")
+        host.run("vm-restore", "m")
+        self.follow(host, "m", guest.jobs).check(2)
+
+    def cancel(self, host, program, step, number):
+        """Ctrl-C, or what a service manager sends, at a step."""
+        self.assertTrue(program.wait_until_stopped(), program.output())
+        program.signal(number)
+        program.signal(signal.SIGCONT)
+        self.assertIn("cancelled", program.must_fail(130), step)
+
+    def test_a_cancelled_save_puts_away_what_it_began(self):
+        host = self.host()
+        guest = self.boot(host, memory=32)
+        store = pathlib.Path(host.env["FERRY_STATE_DIR"]) / "snapshots"
+        host.save("m")
+        before = sorted(store.rglob("*"))
+        for number in (signal.SIGINT, signal.SIGTERM):
+            for step in SAVE_STEPS[:PUBLISHED]:
+                with self.subTest(step=step, number=number):
+                    self.cancel(host, host.start("vm-save", "m", stop_at=step), step, number)
+                    host.wait_for_state("m", "running")
+                    self.assertEqual(sorted(store.rglob("*")), before)
+        guest.check(2)
+
+    @only_kvm
+    def test_a_cancelled_restore_leaves_no_machine_and_no_images(self):
+        host = self.host()
+        images = self.folder / "images"
+        images.mkdir()
+        disk = images / "disk.raw"
+        disk.write_bytes(bytes(16 << 20))
+        guest = self.boot(host, memory=32, disk=disk, jobs=("pattern", "disk"))
+        host.save("m")
+        host.run("vm-ctl", "quit", "m", "--wait", "10")
+        before = sorted(images.iterdir())
+        for number in (signal.SIGINT, signal.SIGTERM):
+            for step in RESTORE_STEPS:
+                with self.subTest(step=step, number=number):
+                    self.cancel(host, host.start("vm-restore", "m", stop_at=step), step, number)
+                    host.wait_for_processes(0)
+                    self.assertEqual(sorted(images.iterdir()), before)
         host.run("vm-restore", "m")
         self.follow(host, "m", guest.jobs).check(2)
 

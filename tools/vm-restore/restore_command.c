@@ -6,6 +6,7 @@
 
 #include <stdio.h>
 
+#include "base/cancel.h"
 #include "base/cleanup.h"
 #include "control/runtime_folder.h"
 #include "snapshot/catalog.h"
@@ -25,6 +26,7 @@ struct err *restore_command_run(const struct restore_options *options, const cha
     if (options->store == NULL)
         TRY(state_folder("snapshots", &folder));
     TRY(catalog_open(snapshot, options->store == NULL ? folder : options->store, &store, &name));
+    cancel_listen();
     TRY(snapshot_restore(store, &name,
                          (struct restore_settings){
                              .name = options->name,

@@ -6,6 +6,7 @@
 
 #include <stdio.h>
 
+#include "base/cancel.h"
 #include "base/cleanup.h"
 #include "base/limits.h"
 #include "base/log.h"
@@ -35,14 +36,17 @@ static struct err *save(const struct save_options *options, struct control_clien
     struct disk_layers_result layers = {0};
     struct take_result result;
 
-    TRY(snapshot_take(client, store,
-                      (struct take_settings){
-                          .pause_us_wanted = options->pause_ms * 1000,
-                          .pause_us_max = options->pause_max_ms * 1000,
-                          .staged_bytes_max = options->memory_mib * MIB,
-                          .is_full = options->full,
-                      },
-                      &result));
+    cancel_listen();
+    struct err *err = snapshot_take(client, store,
+                                    (struct take_settings){
+                                        .pause_us_wanted = options->pause_ms * 1000,
+                                        .pause_us_max = options->pause_max_ms * 1000,
+                                        .staged_bytes_max = options->memory_mib * MIB,
+                                        .is_full = options->full,
+                                    },
+                                    &result);
+    cancel_ignore();
+    TRY(err);
     if (!options->no_merge)
         shorten_chains(options, client, &result, &layers);
     if (options->json)
