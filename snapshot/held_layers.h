@@ -22,8 +22,6 @@ struct snapshot_store;
 struct held_disk {
     const char *path;
     const char *format;
-    const char
-        *user; /* an image, there or not yet, that will stand on it; NULL: it is used itself */
     bool is_read_only; /* nothing is sealed, and no overlay made */
     bool is_sealing;   /* the image is about to be sealed for a snapshot in the store */
     /* Where the overlay goes; NULL: beside the image, whose folder has to be writable then. */
