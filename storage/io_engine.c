@@ -20,6 +20,14 @@ struct err *io_engine_create(const struct io_engine_options *options, struct io_
     return io_engine_threads_create(options, out_engine);
 }
 
+struct err *io_engine_enter_pool(struct io_engine *engine, const struct io_engine_options *options,
+                                 unsigned thread_count)
+{
+    if (options->sibling != NULL)
+        return io_pool_join(options->sibling->pool, &engine->pool);
+    return io_pool_create(thread_count, options->thread_index, &engine->pool);
+}
+
 void io_engine_destroy(struct io_engine *engine)
 {
     if (engine != NULL)

@@ -8,9 +8,13 @@
  * threads. A flush is a request like any other: it covers those that had come back when it was
  * submitted, which is what a guest may count on.
  *
+ * A disk with several queues has an engine for each, which are independent of each other but for
+ * these threads: siblings share them, so that a disk does not have more of them than one with one
+ * queue.
+ *
  * Submitting never waits for the disk. Drained is who has got back as many as were submitted.
  * Thread: the owner, which says so with io_engine_attach; create and destroy any, while there is
- * no owner.
+ * no owner, and one sibling at a time.
  */
 #ifndef STORAGE_IO_ENGINE_H
 #define STORAGE_IO_ENGINE_H
@@ -20,9 +24,7 @@
 #include "base/err.h"
 #include "storage/io_request.h"
 
-/* An owner and the threads of its pool. */
-#define IO_ENGINE_THREADS_MAX 9u
-#define IO_ENGINE_DEPTH_MAX   1024u
+#define IO_ENGINE_DEPTH_MAX 1024u
 
 enum io_engine_kind {
     IO_ENGINE_ANY, /* uring, or threads where the kernel refuses that */
@@ -34,10 +36,12 @@ struct io_engine_options {
     enum io_engine_kind kind;
     unsigned depth;        /* requests in flight at once, at most */
     int wake_fd;           /* an eventfd that ends a wait; the engine empties it */
-    unsigned thread_index; /* the owner's; the pool's follow */
+    unsigned thread_index; /* of the first thread for blocking calls, IO_POOL_THREADS_MAX at most */
+    struct io_engine *sibling; /* whose threads it shares; NULL: it has its own */
 };
 
 struct io_engine;
+struct io_pool_user;
 
 struct io_engine_ops {
     const char *name; /* "uring", "threads" */
@@ -50,6 +54,7 @@ struct io_engine_ops {
 
 struct io_engine {
     const struct io_engine_ops *ops;
+    struct io_pool_user *pool; /* owned */
 };
 
 ERR_RESULT io_engine_create(const struct io_engine_options *options, struct io_engine **out_engine);

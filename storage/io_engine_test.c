@@ -9,6 +9,7 @@
 #include "base/checked_math.h"
 #include "base/cleanup.h"
 #include "base/clock.h"
+#include "base/lock.h"
 #include "base/thread.h"
 #include "base/unit_test.h"
 #include "storage/block_memory.h"
@@ -37,11 +38,13 @@ struct fixture {
 };
 
 /* False where the kernel does not let us. */
-static bool set_up(struct fixture *fixture, enum io_engine_kind kind)
+static bool set_up_beside(struct fixture *fixture, enum io_engine_kind kind,
+                          struct io_engine *sibling)
 {
     memset(fixture, 0, sizeof(*fixture));
     fixture->wake_fd = eventfd(0, EFD_CLOEXEC);
-    struct io_engine_options options = {.kind = kind, .depth = DEPTH, .wake_fd = fixture->wake_fd};
+    struct io_engine_options options = {
+        .kind = kind, .depth = DEPTH, .wake_fd = fixture->wake_fd, .sibling = sibling};
     struct err *err = io_engine_create(&options, &fixture->engine);
     if (err != NULL && err_kind(err) == ERR_STATE) {
         print_message("skipped: %s\n", err_message(err));
@@ -57,6 +60,11 @@ static bool set_up(struct fixture *fixture, enum io_engine_kind kind)
         fixture->slots[i].data = data;
     }
     return true;
+}
+
+static bool set_up(struct fixture *fixture, enum io_engine_kind kind)
+{
+    return set_up_beside(fixture, kind, NULL);
 }
 
 static void tear_down(struct fixture *fixture)
@@ -392,6 +400,103 @@ TEST(a_wait_ends_at_its_deadline_and_when_woken)
     }
 }
 
+/* A disk whose writes wait for the test. */
+struct gated_block {
+    struct block base;
+    struct lock lock;
+    struct lock_condition changed;
+    unsigned entered GUARDED_BY(&lock);
+    bool is_open GUARDED_BY(&lock);
+};
+
+static struct err *gated_write(struct block *block, const struct iovec *iovs, int iov_count,
+                               uint64_t offset)
+{
+    struct gated_block *gate = CONTAINER_OF(block, struct gated_block, base);
+
+    (void)iovs;
+    (void)iov_count;
+    (void)offset;
+    lock_acquire(&gate->lock);
+    gate->entered++;
+    lock_condition_broadcast(&gate->changed);
+    while (!gate->is_open)
+        lock_condition_wait(&gate->changed, &gate->lock);
+    lock_release(&gate->lock);
+    return NULL;
+}
+
+static const struct block_ops gated_ops = {.format = "gated", .write = gated_write};
+
+static void gate_wait_entered(struct gated_block *gate, unsigned count)
+{
+    lock_acquire(&gate->lock);
+    while (gate->entered < count)
+        lock_condition_wait(&gate->changed, &gate->lock);
+    lock_release(&gate->lock);
+}
+
+static void gate_open(struct gated_block *gate)
+{
+    lock_acquire(&gate->lock);
+    gate->is_open = true;
+    lock_condition_broadcast(&gate->changed);
+    lock_release(&gate->lock);
+}
+
+static bool is_of(const struct fixture *fixture, const struct io_request *request)
+{
+    const struct slot *slot = CONTAINER_OF(request, const struct slot, io);
+
+    return slot >= fixture->slots && slot < fixture->slots + DEPTH;
+}
+
+static unsigned count_of(const struct fixture *fixture, struct io_list list)
+{
+    unsigned count = 0;
+
+    for (const struct io_request *request = list.first; request != NULL; request = request->next) {
+        assert_true(is_of(fixture, request));
+        count++;
+    }
+    return count;
+}
+
+TEST(siblings_share_threads_and_get_back_their_own_requests_alone)
+{
+    for (size_t i = 0; i < ARRAY_COUNT(kinds); i++) {
+        struct gated_block gate = {.base = {.ops = &gated_ops, .virtual_bytes = DISK_BYTES}};
+        struct fixture first, second;
+        struct io_list recalled = {.first = NULL};
+        if (!set_up(&first, kinds[i]))
+            continue;
+        assert_true(set_up_beside(&second, kinds[i], first.engine));
+        lock_init(&gate.lock, LOCK_TEST);
+        lock_condition_init(&gate.changed);
+
+        for (unsigned n = 0; n < 16; n++)
+            submit(&first, &first.slots[n], IO_WRITE, &gate.base, 0, 512);
+        gate_wait_entered(&gate, 4);
+        for (unsigned n = 0; n < 8; n++)
+            submit(&second, &second.slots[n], IO_WRITE, &gate.base, 0, 512);
+        io_engine_recall(first.engine, &recalled);
+        unsigned recalled_count = count_of(&first, recalled);
+        assert_in_range(recalled_count, 8, 12); /* the threads, 4 or 8, have taken the others */
+        first.in_flight -= recalled_count;
+
+        gate_open(&gate);
+        while (second.in_flight > 0)
+            (void)count_of(&second, wait_some(&second));
+        while (first.in_flight > 0)
+            (void)count_of(&first, wait_some(&first));
+        tear_down(&first); /* the first of them may be the first to leave */
+        ASSERT_OK(run(&second, IO_WRITE, &gate.base, 0, 512));
+        tear_down(&second);
+        lock_condition_finish(&gate.changed);
+        lock_finish(&gate.lock);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -401,6 +506,7 @@ int main(void)
         cmocka_unit_test(a_file_that_became_shorter_reads_as_zeros),
         cmocka_unit_test(a_scattered_request_goes_to_all_of_its_extents),
         cmocka_unit_test(a_wait_ends_at_its_deadline_and_when_woken),
+        cmocka_unit_test(siblings_share_threads_and_get_back_their_own_requests_alone),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -11,13 +11,11 @@
 #include "base/checked_math.h"
 #include "base/clock.h"
 #include "storage/io_engine_internal.h"
-#include "storage/io_pool.h"
 
 #define POOL_THREADS 8u
 
 struct threads_engine {
     struct io_engine base;
-    struct io_pool *pool; /* owned */
     int wake_fd;
 };
 
@@ -34,12 +32,12 @@ static struct err *threads_attach(struct io_engine *engine)
 
 static void threads_submit(struct io_engine *engine, struct io_request *request)
 {
-    io_pool_submit(self_of(engine)->pool, request);
+    io_pool_submit(engine->pool, request);
 }
 
 static void threads_recall(struct io_engine *engine, struct io_list *recalled)
 {
-    io_pool_recall(self_of(engine)->pool, recalled);
+    io_pool_recall(engine->pool, recalled);
 }
 
 /* At most an hour, which needs no care about what fits. */
@@ -55,7 +53,7 @@ static void threads_wait(struct io_engine *engine, uint64_t deadline_ns, struct 
 {
     struct threads_engine *self = self_of(engine);
     struct pollfd fds[] = {{.fd = self->wake_fd, .events = POLLIN},
-                           {.fd = io_pool_done_fd(self->pool), .events = POLLIN}};
+                           {.fd = io_pool_done_fd(self->base.pool), .events = POLLIN}};
     struct timespec timeout = time_until(deadline_ns);
     eventfd_t count;
 
@@ -64,14 +62,14 @@ static void threads_wait(struct io_engine *engine, uint64_t deadline_ns, struct 
     if (fds[0].revents != 0)
         (void)eventfd_read(self->wake_fd, &count);
     if (fds[1].revents != 0) {
-        (void)eventfd_read(io_pool_done_fd(self->pool), &count);
-        io_pool_take_done(self->pool, done);
+        (void)eventfd_read(io_pool_done_fd(self->base.pool), &count);
+        io_pool_take_done(self->base.pool, done);
     }
 }
 
 static void threads_destroy(struct io_engine *engine)
 {
-    io_pool_destroy(self_of(engine)->pool);
+    io_pool_leave(engine->pool);
     free(self_of(engine));
 }
 
@@ -93,7 +91,7 @@ struct err *io_engine_threads_create(const struct io_engine_options *options,
 
     self->base.ops = &threads_engine_ops;
     self->wake_fd = options->wake_fd;
-    struct err *err = io_pool_create(POOL_THREADS, options->thread_index + 1, &self->pool);
+    struct err *err = io_engine_enter_pool(&self->base, options, POOL_THREADS);
     if (err != NULL) {
         free(self);
         return err;

@@ -32,7 +32,6 @@
 #include "base/clock.h"
 #include "storage/host_file.h"
 #include "storage/io_engine_internal.h"
-#include "storage/io_pool.h"
 #include "storage/io_vector.h"
 
 #define POOL_THREADS 4u
@@ -46,8 +45,7 @@ struct uring_engine {
     struct io_engine base;
     struct io_uring ring;
     bool has_ring;
-    bool is_disabled;     /* until its owner has attached */
-    struct io_pool *pool; /* owned */
+    bool is_disabled; /* until its owner has attached */
     int wake_fd;
     uint64_t wake_count; /* what reads of the eventfds give */
     uint64_t pool_count;
@@ -88,7 +86,7 @@ static struct err *uring_attach(struct io_engine *engine)
                                      IORING_REGISTER_ENABLE_RINGS, NULL, 0) != 0)
         return err_errno(errno, "enable the io_uring of a disk");
     read_event(self, self->wake_fd, &self->wake_count);
-    read_event(self, io_pool_done_fd(self->pool), &self->pool_count);
+    read_event(self, io_pool_done_fd(self->base.pool), &self->pool_count);
     return NULL;
 }
 
@@ -202,7 +200,7 @@ static void end_request(struct uring_engine *self, struct io_request *request)
     block_plan_finish(&request->plan,
                       request->must_repeat ? BLOCK_NOT_TRANSFERRED : BLOCK_TRANSFERRED);
     if (request->must_repeat)
-        io_pool_submit(self->pool, request);
+        io_pool_submit(self->base.pool, request);
     else
         io_list_put(&self->done, request);
 }
@@ -213,7 +211,7 @@ static void uring_submit(struct io_engine *engine, struct io_request *request)
 
     request->err = NULL;
     if (!start_planned(self, request))
-        io_pool_submit(self->pool, request);
+        io_pool_submit(self->base.pool, request);
     else if (request->parts_left == 0)
         end_request(self, request);
     else if (io_uring_sq_ready(&self->ring) >= SUBMIT_BATCH)
@@ -222,7 +220,7 @@ static void uring_submit(struct io_engine *engine, struct io_request *request)
 
 static void uring_recall(struct io_engine *engine, struct io_list *recalled)
 {
-    io_pool_recall(self_of(engine)->pool, recalled);
+    io_pool_recall(engine->pool, recalled);
 }
 
 static void end_part(struct uring_engine *self, struct io_part *part, int result)
@@ -243,8 +241,8 @@ static void handle(struct uring_engine *self, const struct io_uring_cqe *cqe)
     if (data == &self->wake_count) {
         read_event(self, self->wake_fd, &self->wake_count);
     } else if (data == &self->pool_count) {
-        read_event(self, io_pool_done_fd(self->pool), &self->pool_count);
-        io_pool_take_done(self->pool, &self->done);
+        read_event(self, io_pool_done_fd(self->base.pool), &self->pool_count);
+        io_pool_take_done(self->base.pool, &self->done);
     } else {
         end_part(self, data, cqe->res);
     }
@@ -288,7 +286,7 @@ static void uring_destroy(struct io_engine *engine)
 
     if (self->has_ring)
         io_uring_queue_exit(&self->ring);
-    io_pool_destroy(self->pool);
+    io_pool_leave(self->base.pool);
     free(self);
 }
 
@@ -331,7 +329,7 @@ struct err *io_engine_uring_create(const struct io_engine_options *options,
     struct err *err =
         result < 0 ? err_new(ERR_STATE, "io_uring of a disk: %s", strerror(-result)) : NULL;
     if (err == NULL)
-        err = io_pool_create(POOL_THREADS, options->thread_index + 1, &self->pool);
+        err = io_engine_enter_pool(&self->base, options, POOL_THREADS);
     if (err != NULL) {
         uring_destroy(&self->base);
         return err;

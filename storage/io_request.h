@@ -16,6 +16,7 @@
 
 enum io_operation { IO_READ, IO_WRITE, IO_FLUSH, IO_WRITE_ZEROES, IO_DISCARD };
 
+struct io_pool_user;
 struct io_request;
 
 /* What one extent of a planned request is to the engine. */
@@ -40,6 +41,7 @@ struct io_request {
     struct err *err;
     /* The engine's. */
     struct io_request *next;
+    struct io_pool_user *pool_user; /* while it is in a pool */
     struct block_plan plan;
     unsigned parts_left;
     bool must_repeat; /* a part was not transferred as a whole */

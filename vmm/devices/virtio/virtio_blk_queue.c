@@ -33,7 +33,11 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/thread.h"
+#include "storage/io_pool.h"
 #include "vmm/devices/virtio/virtio_blk_internal.h"
+
+/* Of one disk, as they are numbered: the owners of its queues, and the threads of its engines. */
+#define DISK_THREADS_MAX (VIRTIO_PCI_QUEUES_MAX + IO_POOL_THREADS_MAX)
 
 #define BATCH            32u
 #define RETRY_FIRST_NS   (250 * NS_PER_MS)
@@ -371,11 +375,11 @@ static struct err *wait_started(struct virtio_blk_queue *queue)
 
 struct err *virtio_blk_queue_start(struct virtio_blk_queue *queue, enum io_engine_kind kind)
 {
-    unsigned threads = queue->blk->pci.base.instance * VIRTIO_PCI_QUEUES_MAX + queue->number;
+    unsigned thread = queue->blk->pci.base.instance * DISK_THREADS_MAX + queue->number;
     const struct io_engine_options options = {.kind = kind,
                                               .depth = VIRTIO_BLK_QUEUE_SIZE,
                                               .wake_fd = notify_fd_of(queue),
-                                              .thread_index = threads * IO_ENGINE_THREADS_MAX};
+                                              .thread_index = thread + VIRTIO_PCI_QUEUES_MAX};
 
     queue->slots = calloc(VIRTIO_BLK_QUEUE_SIZE, sizeof(*queue->slots));
     if (queue->slots == NULL)
@@ -386,7 +390,7 @@ struct err *virtio_blk_queue_start(struct virtio_blk_queue *queue, enum io_engin
         queue->free_count++;
     }
     TRY(io_engine_create(&options, &queue->engine));
-    TRY(thread_create(ROLE_DISK, options.thread_index, owner_main, queue, &queue->thread));
+    TRY(thread_create(ROLE_DISK, thread, owner_main, queue, &queue->thread));
     return wait_started(queue);
 }
 
