@@ -45,6 +45,7 @@
     X(LOOP_WORKER)                                                                                 \
     X(VCPU_GATE)                                                                                   \
     X(DEVICES)                                                                                     \
+    X(DISK_LIMIT)                                                                                  \
     X(VIRTQUEUE)                                                                                   \
     X(MSIX)                                                                                        \
     X(IRQ_ROUTES)                                                                                  \

@@ -9,7 +9,6 @@
 #include "base/checked_math.h"
 #include "base/cleanup.h"
 #include "base/clock.h"
-#include "base/lock.h"
 #include "base/thread.h"
 #include "base/unit_test.h"
 #include "storage/block_memory.h"
@@ -17,6 +16,7 @@
 #include "storage/io_engine.h"
 #include "storage/io_vector.h"
 #include "storage/raw/raw_image.h"
+#include "storage/testing/gated_block_fixture.h"
 
 #define DISK_BYTES (4 * MIB)
 #define DEPTH      32u
@@ -400,50 +400,6 @@ TEST(a_wait_ends_at_its_deadline_and_when_woken)
     }
 }
 
-/* A disk whose writes wait for the test. */
-struct gated_block {
-    struct block base;
-    struct lock lock;
-    struct lock_condition changed;
-    unsigned entered GUARDED_BY(&lock);
-    bool is_open GUARDED_BY(&lock);
-};
-
-static struct err *gated_write(struct block *block, const struct iovec *iovs, int iov_count,
-                               uint64_t offset)
-{
-    struct gated_block *gate = CONTAINER_OF(block, struct gated_block, base);
-
-    (void)iovs;
-    (void)iov_count;
-    (void)offset;
-    lock_acquire(&gate->lock);
-    gate->entered++;
-    lock_condition_broadcast(&gate->changed);
-    while (!gate->is_open)
-        lock_condition_wait(&gate->changed, &gate->lock);
-    lock_release(&gate->lock);
-    return NULL;
-}
-
-static const struct block_ops gated_ops = {.format = "gated", .write = gated_write};
-
-static void gate_wait_entered(struct gated_block *gate, unsigned count)
-{
-    lock_acquire(&gate->lock);
-    while (gate->entered < count)
-        lock_condition_wait(&gate->changed, &gate->lock);
-    lock_release(&gate->lock);
-}
-
-static void gate_open(struct gated_block *gate)
-{
-    lock_acquire(&gate->lock);
-    gate->is_open = true;
-    lock_condition_broadcast(&gate->changed);
-    lock_release(&gate->lock);
-}
-
 static bool is_of(const struct fixture *fixture, const struct io_request *request)
 {
     const struct slot *slot = CONTAINER_OF(request, const struct slot, io);
@@ -465,14 +421,13 @@ static unsigned count_of(const struct fixture *fixture, struct io_list list)
 TEST(siblings_share_threads_and_get_back_their_own_requests_alone)
 {
     for (size_t i = 0; i < ARRAY_COUNT(kinds); i++) {
-        struct gated_block gate = {.base = {.ops = &gated_ops, .virtual_bytes = DISK_BYTES}};
+        struct gated_block gate;
         struct fixture first, second;
         struct io_list recalled = {.first = NULL};
         if (!set_up(&first, kinds[i]))
             continue;
         assert_true(set_up_beside(&second, kinds[i], first.engine));
-        lock_init(&gate.lock, LOCK_TEST);
-        lock_condition_init(&gate.changed);
+        gate_init(&gate, DISK_BYTES);
 
         for (unsigned n = 0; n < 16; n++)
             submit(&first, &first.slots[n], IO_WRITE, &gate.base, 0, 512);
@@ -492,8 +447,7 @@ TEST(siblings_share_threads_and_get_back_their_own_requests_alone)
         tear_down(&first); /* the first of them may be the first to leave */
         ASSERT_OK(run(&second, IO_WRITE, &gate.base, 0, 512));
         tear_down(&second);
-        lock_condition_finish(&gate.changed);
-        lock_finish(&gate.lock);
+        gate_finish(&gate);
     }
 }
 

@@ -128,8 +128,7 @@ static struct err *add_disks(struct machine *machine)
             .is_read_only = disk->config->read_only != 0,
             .on_error = on_error_of(disk->config),
             .zeroes = zeroes_of(disk->config),
-            .requests_per_second = disk->config->requests_per_second,
-            .bytes_per_second = disk->config->bytes_per_second,
+            .rates = {disk->config->requests_per_second, disk->config->bytes_per_second},
         };
         TRY(virtio_blk_create(&machine->host, machine->pci, &options, &disk->device));
         machine->devices[machine->device_count++] = disk->device;

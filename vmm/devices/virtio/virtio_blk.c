@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/assert.h"
 #include "base/bytes.h"
 #include "base/checked_math.h"
 #include "storage/block.h"
@@ -27,7 +28,8 @@ static struct virtio_blk *blk_of(struct device *device)
     return CONTAINER_OF(virtio_pci_of(device), struct virtio_blk, pci);
 }
 
-/* virtio 1.2, 5.2.4. */
+/* virtio 1.2, 5.2.4. The number of queues is meant for drivers that accept VIRTIO_BLK_F_MQ: the
+ * others use the first. */
 static void config_read(struct virtio_pci *pci, uint8_t *out_config)
 {
     const struct virtio_blk *blk = CONTAINER_OF(pci, struct virtio_blk, pci);
@@ -44,13 +46,19 @@ static void config_read(struct virtio_pci *pci, uint8_t *out_config)
     writer_le32(&out, OPTIMAL_BLOCKS);
     writer_u8(&out, 1); /* write-back cache */
     writer_u8(&out, 0);
-    writer_le16(&out, 1); /* queues */
+    writer_le16(&out, (uint16_t)blk->model.queue_count);
     writer_le32(&out, VIRTIO_BLK_DISCARD_SECTORS_MAX);
     writer_le32(&out, 1);
     writer_le32(&out, 1u << BLOCK_EXPONENT); /* discards are aligned to this many sectors */
     writer_le32(&out, VIRTIO_BLK_ZERO_SECTORS_MAX);
     writer_le32(&out, 1);
     writer_u8(&out, 1); /* zeroing may unmap */
+}
+
+static void set_block(struct virtio_blk *blk, struct block *block)
+{
+    for (unsigned i = 0; i < blk->model.queue_count; i++)
+        blk->queues[i].target.block = block;
 }
 
 struct err *virtio_blk_attach(struct device *device, struct block *block)
@@ -67,7 +75,7 @@ struct err *virtio_blk_attach(struct device *device, struct block *block)
                            (unsigned long long)blk->capacity_sectors);
         blk->capacity_sectors = sectors;
     }
-    blk->queue.target.block = block;
+    set_block(blk, block);
     return NULL;
 }
 
@@ -77,7 +85,7 @@ void virtio_blk_grow(struct device *device, struct block *block)
     struct virtio_blk *blk = blk_of(device);
     uint64_t sectors = block->virtual_bytes / VIRTIO_BLK_SECTOR_BYTES;
 
-    blk->queue.target.block = block;
+    set_block(blk, block);
     if (sectors == blk->capacity_sectors)
         return;
     blk->capacity_sectors = sectors;
@@ -86,19 +94,29 @@ void virtio_blk_grow(struct device *device, struct block *block)
 
 void virtio_blk_problem(struct device *device, char *out_text, size_t text_bytes)
 {
-    virtio_blk_queue_problem(&blk_of(device)->queue, out_text, text_bytes);
+    struct virtio_blk *blk = blk_of(device);
+
+    /* Queues wait for the same host: what one of them says is said for all. */
+    out_text[0] = '\0';
+    for (unsigned i = 0; i < blk->model.queue_count && out_text[0] == '\0'; i++)
+        virtio_blk_queue_problem(&blk->queues[i], out_text, text_bytes);
 }
 
 bool virtio_blk_retry(struct device *device)
 {
-    return virtio_blk_queue_retry(&blk_of(device)->queue);
+    struct virtio_blk *blk = blk_of(device);
+    bool is_any = false;
+
+    for (unsigned i = 0; i < blk->model.queue_count; i++)
+        is_any |= virtio_blk_queue_retry(&blk->queues[i]);
+    return is_any;
 }
 
 static struct err *blk_start(struct device *device)
 {
     struct virtio_blk *blk = blk_of(device);
 
-    if (blk->queue.target.block == NULL)
+    if (blk->queues[0].target.block == NULL)
         return err_new(ERR_STATE, "disk '%.20s' has no image", blk->serial);
     return virtio_pci_start(device);
 }
@@ -107,26 +125,36 @@ static void blk_destroy(struct device *device)
 {
     struct virtio_blk *blk = blk_of(device);
 
-    virtio_blk_queue_finish(&blk->queue);
+    for (unsigned i = 0; i < blk->model.queue_count; i++)
+        virtio_blk_queue_finish(&blk->queues[i]);
     virtio_pci_finish(&blk->pci);
+    virtio_blk_limit_finish(&blk->limit);
     free(blk);
 }
 
 static void blk_run(struct virtio_pci *pci)
 {
-    virtio_blk_queue_run(&CONTAINER_OF(pci, struct virtio_blk, pci)->queue);
+    struct virtio_blk *blk = CONTAINER_OF(pci, struct virtio_blk, pci);
+
+    for (unsigned i = 0; i < blk->model.queue_count; i++)
+        virtio_blk_queue_run(&blk->queues[i]);
 }
 
 static void blk_halt(struct virtio_pci *pci)
 {
-    virtio_blk_queue_halt(&CONTAINER_OF(pci, struct virtio_blk, pci)->queue);
+    struct virtio_blk *blk = CONTAINER_OF(pci, struct virtio_blk, pci);
+
+    for (unsigned i = 0; i < blk->model.queue_count; i++)
+        virtio_blk_queue_halt_begin(&blk->queues[i]);
+    for (unsigned i = 0; i < blk->model.queue_count; i++)
+        virtio_blk_queue_halt_end(&blk->queues[i]);
 }
 
+/* Each disk has a copy, with the number of its queues. */
 static const struct virtio_model blk_model = {
     .function_ops = VIRTIO_FUNCTION_OPS("virtio-blk"),
     .device_id = VIRTIO_ID_BLOCK,
     .class_code = CLASS_MASS_STORAGE,
-    .queue_count = 1,
     .queue_size = VIRTIO_BLK_QUEUE_SIZE,
     .config_bytes = CONFIG_BYTES,
     .config_read = config_read,
@@ -152,6 +180,8 @@ static uint64_t features_of(const struct virtio_blk_options *options)
     uint64_t features = FEATURE(VIRTIO_BLK_F_SEG_MAX) | FEATURE(VIRTIO_BLK_F_BLK_SIZE) |
                         FEATURE(VIRTIO_BLK_F_TOPOLOGY) | FEATURE(VIRTIO_BLK_F_FLUSH);
 
+    if (options->queue_count > 1)
+        features |= FEATURE(VIRTIO_BLK_F_MQ);
     if (options->is_read_only)
         return features | FEATURE(VIRTIO_BLK_F_RO);
     return features | FEATURE(VIRTIO_BLK_F_DISCARD) | FEATURE(VIRTIO_BLK_F_WRITE_ZEROES);
@@ -164,19 +194,23 @@ struct err *virtio_blk_create(struct device_host *host, struct pci_bus *bus,
     if (blk == NULL)
         return err_new(ERR_NO_MEMORY, "disk '%s'", options->serial);
 
-    virtio_blk_queue_init(&blk->queue, blk, 0);
+    ASSERT(options->queue_count <= VIRTIO_PCI_QUEUES_MAX);
+    blk->model = blk_model;
+    blk->model.queue_count = MAX(options->queue_count, 1u);
     blk->pci.base.instance = options->instance;
     blk->is_read_only = options->is_read_only;
-    blk->queue.on_error = options->on_error;
-    blk->queue.target.zeroes = options->zeroes;
-    blk->queue.requests.per_second = options->requests_per_second;
-    blk->queue.bytes.per_second = options->bytes_per_second;
+    blk->on_error = options->on_error;
     memcpy(blk->serial, options->serial, strnlen(options->serial, sizeof(blk->serial)));
+    virtio_blk_limit_init(&blk->limit, options->rates);
+    for (unsigned i = 0; i < blk->model.queue_count; i++) {
+        virtio_blk_queue_init(&blk->queues[i], blk, i);
+        blk->queues[i].target.zeroes = options->zeroes;
+    }
 
     struct err *err =
-        virtio_pci_init(&blk->pci, &virtio_blk_ops, host, bus, &blk_model, features_of(options));
-    if (err == NULL)
-        err = virtio_blk_queue_start(&blk->queue, options->engine);
+        virtio_pci_init(&blk->pci, &virtio_blk_ops, host, bus, &blk->model, features_of(options));
+    for (unsigned i = 0; i < blk->model.queue_count && err == NULL; i++)
+        err = virtio_blk_queue_start(&blk->queues[i], options->engine);
     if (err != NULL) {
         blk_destroy(&blk->pci.base);
         return err_wrap(err, "disk '%s'", options->serial);

@@ -2,8 +2,9 @@
 /*
  * virtio_blk.h - a disk for the guest (virtio 1.2, 5.2).
  *
- * Requests are executed by an I/O engine that a 'disk' thread owns, straight between the image and
- * guest memory. A stopped disk has none in flight: those not begun are in the guest's queue.
+ * Requests of each queue are executed by an I/O engine that a 'disk' thread owns, straight between
+ * the image and guest memory. A stopped disk has none in flight: those not begun are in the guest's
+ * queues.
  * Thread: as device.h.
  */
 #ifndef VMM_DEVICES_VIRTIO_VIRTIO_BLK_H
@@ -26,15 +27,21 @@ enum virtio_blk_on_error {
     VIRTIO_BLK_REPORT,
 };
 
+/* At most so much a second, of all queues together; 0: no limit. */
+struct virtio_blk_rates {
+    uint64_t requests_per_second;
+    uint64_t bytes_per_second;
+};
+
 struct virtio_blk_options {
     uint32_t instance;
-    const char *serial; /* copied; the guest sees its first 20 bytes */
+    unsigned queue_count; /* VIRTIO_PCI_QUEUES_MAX at most; 0: one */
+    const char *serial;   /* copied; the guest sees its first 20 bytes */
     bool is_read_only;
     enum io_engine_kind engine;
     enum virtio_blk_on_error on_error;
     enum virtio_blk_zeroes zeroes;
-    uint64_t requests_per_second; /* 0: no limit */
-    uint64_t bytes_per_second;
+    struct virtio_blk_rates rates;
 };
 
 /* The disk has no image yet and can not be started. */

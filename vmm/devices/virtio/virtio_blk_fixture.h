@@ -5,21 +5,17 @@
 #ifndef VMM_DEVICES_VIRTIO_VIRTIO_BLK_FIXTURE_H
 #define VMM_DEVICES_VIRTIO_VIRTIO_BLK_FIXTURE_H
 
-#include <sched.h>
 #include <string.h>
 
-#include "base/bytes.h"
 #include "base/unit_test.h"
 #include "storage/block_memory.h"
 #include "vmm/bus/pci_bus.h"
 #include "vmm/devices/virtio/virtio_blk.h"
 #include "vmm/devices/virtio/virtio_driver_fake.h"
+#include "vmm/devices/virtio/virtio_pci.h"
 
 #define RAM_BYTES  (4 * MIB)
 #define DISK_BYTES (1 * MIB)
-#define HEADER_AT  0x100000u
-#define STATUS_AT  0x180000u
-#define DATA_AT    0x200000u
 
 /* Every test is run with each. */
 static enum io_engine_kind engine = IO_ENGINE_ANY;
@@ -33,7 +29,8 @@ struct bench {
     struct block *disk;
     struct device *blk;
     struct virtio_driver_fake driver;
-    struct virtqueue_driver_fake rings;
+    unsigned queue_count;
+    struct virtqueue_driver_fake rings[VIRTIO_PCI_QUEUES_MAX];
     unsigned requests;
 };
 
@@ -45,6 +42,7 @@ static inline void bench_init_bare(struct bench *bench, bool is_read_only)
     options.is_read_only = is_read_only;
     options.engine = engine;
     memset(bench, 0, sizeof(*bench));
+    bench->queue_count = options.queue_count > 1 ? options.queue_count : 1;
     ASSERT_OK(guest_memory_create(RAM_BYTES, RAM_BYTES, &bench->memory));
     device_host_fake_init(&bench->fake, bench->memory);
     ASSERT_OK(pci_bus_create(&bench->fake.host, &bench->bus));
@@ -56,10 +54,12 @@ static inline void bench_init_bare(struct bench *bench, bool is_read_only)
 static inline void bench_drive(struct bench *bench)
 {
     virtio_driver_fake_init(&bench->driver, &bench->fake, 1);
-    virtqueue_driver_fake_init(&bench->rings, bench->memory, gpa(0x10000), 64);
     assert_true(
         virtio_driver_fake_negotiate(&bench->driver, virtio_driver_fake_features(&bench->driver)));
-    virtio_driver_fake_set_queue(&bench->driver, 0, &bench->rings);
+    for (unsigned i = 0; i < bench->queue_count; i++) {
+        virtqueue_driver_fake_init(&bench->rings[i], bench->memory, gpa(0x10000 * (i + 1)), 64);
+        virtio_driver_fake_set_queue(&bench->driver, i, &bench->rings[i]);
+    }
     virtio_driver_fake_ready(&bench->driver);
 }
 
@@ -80,71 +80,5 @@ static inline void bench_finish(struct bench *bench)
     device_host_fake_finish(&bench->fake);
     guest_memory_destroy(bench->memory);
 }
-
-/* Queues a request; each has its own header and status. */
-static inline void submit(struct bench *bench, uint32_t type, uint64_t sector,
-                          struct driver_buffer data)
-{
-    unsigned n = bench->requests++ % 64;
-    uint8_t header[16];
-    struct writer out = writer_of(header, sizeof(header));
-    struct driver_buffer buffers[] = {
-        {gpa(HEADER_AT + n * 16), 16, VIRTQUEUE_READABLE},
-        data,
-        {gpa(STATUS_AT + n), 1, VIRTQUEUE_WRITABLE},
-    };
-
-    writer_le32(&out, type);
-    writer_le32(&out, 0);
-    writer_le64(&out, sector);
-    assert_true(guest_write(bench->memory, gpa(HEADER_AT + n * 16), header, sizeof(header)));
-    assert_true(guest_write(bench->memory, gpa(STATUS_AT + n), "\xff", 1));
-    if (data.len == 0) {
-        buffers[1] = buffers[2];
-        (void)virtqueue_driver_fake_add(&bench->rings, buffers, 2);
-    } else {
-        (void)virtqueue_driver_fake_add(&bench->rings, buffers, 3);
-    }
-    virtio_driver_fake_notify(&bench->driver, 0);
-}
-
-static inline void wait_used(struct bench *bench, uint32_t *out_written)
-{
-    uint32_t head;
-
-    while (!virtqueue_driver_fake_used(&bench->rings, &head, out_written))
-        (void)sched_yield();
-}
-
-static inline uint8_t last_status(struct bench *bench)
-{
-    uint8_t status = 0xff;
-
-    assert_true(guest_read(bench->memory, gpa(STATUS_AT + (bench->requests - 1) % 64), &status, 1));
-    return status;
-}
-
-/* One request from submission to status. */
-static inline uint8_t request(struct bench *bench, uint32_t type, uint64_t sector,
-                              struct driver_buffer data)
-{
-    uint32_t written = 0;
-
-    submit(bench, type, sector, data);
-    wait_used(bench, &written);
-    return last_status(bench);
-}
-
-static inline struct driver_buffer to_disk(uint32_t len)
-{
-    return (struct driver_buffer){gpa(DATA_AT), len, VIRTQUEUE_READABLE};
-}
-
-static inline struct driver_buffer from_disk(uint32_t len)
-{
-    return (struct driver_buffer){gpa(DATA_AT), len, VIRTQUEUE_WRITABLE};
-}
-
-static const struct driver_buffer nothing = {.len = 0};
 
 #endif

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * virtio_blk_queue.c - the thread that owns a disk's queue.
+ * virtio_blk_queue.c - the thread that owns a queue of a disk.
  *
  * How it works. The owner waits in its I/O engine (storage/io_engine.h), which the guest's
  * notification ends as well as the end of a request. Each turn it
@@ -20,7 +20,11 @@
  * is held, goes back into the guest's queue: so a stop is short, and a disk without room can be
  * paused, saved and moved like any other.
  *
- * Tested by: virtio_blk_test.c, virtio_blk_room_test.c.
+ * Queues of one disk know nothing of each other but for its limits (virtio_blk_limit.h) and for the
+ * threads that their engines share. A flush covers what was answered before it on any queue: the
+ * image has all of that when the guest can know of it.
+ *
+ * Tested by: virtio_blk_test.c, virtio_blk_queues_test.c, virtio_blk_room_test.c.
  */
 #include <errno.h>
 #include <stdio.h>
@@ -102,7 +106,7 @@ static bool is_full(const struct err *err)
 
 static bool is_to_be_held(const struct virtio_blk_queue *queue, const struct io_request *io)
 {
-    switch (queue->on_error) {
+    switch (queue->blk->on_error) {
     case VIRTIO_BLK_WAIT_FOR_ROOM: return io->err != NULL && is_full(io->err);
     case VIRTIO_BLK_WAIT: return io->err != NULL && err_kind(io->err) == ERR_IO;
     case VIRTIO_BLK_REPORT: return false;
@@ -117,6 +121,13 @@ static void set_problem(struct virtio_blk_queue *queue, const char *text)
     lock_release(&queue->lock);
 }
 
+/* True: no queue waits any more. */
+static bool end_problem(struct virtio_blk_queue *queue)
+{
+    set_problem(queue, "");
+    return atomic_fetch_sub(&queue->blk->waiting_queues, 1) == 1;
+}
+
 /* Tells everybody what the guest waits for. */
 static void begin_problem(struct virtio_blk_queue *queue, const struct err *err)
 {
@@ -127,7 +138,8 @@ static void begin_problem(struct virtio_blk_queue *queue, const struct err *err)
                    err_message(err),
                    is_full(err) ? "free space, and the guest goes on by itself"
                                 : "the guest goes on by itself when it works again");
-    log_guest("guest waits for a disk", "problem=\"%s\"", text);
+    if (atomic_fetch_add(&queue->blk->waiting_queues, 1) == 0)
+        log_guest("guest waits for a disk", "problem=\"%s\"", text);
     queue->retry_after_ns = RETRY_FIRST_NS;
     set_problem(queue, text);
 }
@@ -153,8 +165,8 @@ static void release(struct virtio_blk_queue *queue, struct virtio_blk_slot *slot
     slot->is_held = false;
     if (--queue->held_count > 0)
         return;
-    set_problem(queue, "");
-    log_guest("disk goes on", "disk=%.20s", queue->target.serial);
+    if (end_problem(queue))
+        log_guest("disk goes on", "disk=%.20s", queue->target.serial);
 }
 
 static void answer(struct virtio_blk_queue *queue, struct io_list *done)
@@ -195,41 +207,19 @@ static void retry_if_due(struct virtio_blk_queue *queue)
         retry(queue);
 }
 
-static bool is_limited(const struct virtio_blk_queue *queue)
+/* A broken queue has to be popped to be known as one. */
+static bool has_waiting(struct virtqueue *ring)
 {
-    return queue->requests.per_second > 0 || queue->bytes.per_second > 0;
+    return virtqueue_has_available(ring) || ring->is_broken;
 }
 
-/* When the limits let the next request begin. */
-static uint64_t begin_ns(const struct virtio_blk_queue *queue)
-{
-    return MAX(io_limit_begin_ns(&queue->requests), io_limit_begin_ns(&queue->bytes));
-}
-
-static void use_limits(struct virtio_blk_queue *queue, const struct io_request *io)
-{
-    if (!is_limited(queue))
-        return;
-    uint64_t now = clock_monotonic_ns();
-    bool has_data = io->operation == IO_READ || io->operation == IO_WRITE;
-    io_limit_use(&queue->requests, now, 1);
-    io_limit_use(&queue->bytes, now, has_data ? io->len : 0);
-}
-
-/* How many requests may be taken: as many as can be paid for, one by one under a limit. */
-static unsigned batch_of(const struct virtio_blk_queue *queue)
-{
-    if (!is_limited(queue))
-        return BATCH;
-    return begin_ns(queue) <= clock_monotonic_ns() ? 1 : 0;
-}
-
-/* Takes what waits, at most a batch. */
-static struct io_list take_locked(struct virtio_blk_queue *queue) REQUIRES(&queue->lock)
+/* Takes what waits, at most a batch; without any, asks for a notification. */
+static struct io_list take_locked(struct virtio_blk_queue *queue, unsigned batch)
+    REQUIRES(&queue->lock)
 {
     struct virtqueue *ring = ring_of(queue);
     struct io_list taken = {.first = NULL};
-    unsigned count = 0, batch = batch_of(queue);
+    unsigned count = 0;
 
     queue->has_more = false;
     do {
@@ -244,7 +234,7 @@ static struct io_list take_locked(struct virtio_blk_queue *queue) REQUIRES(&queu
             io_list_put(&taken, &slot->io);
             count++;
         }
-        if (count == batch || queue->free_count == 0) {
+        if ((count == batch || queue->free_count == 0) && has_waiting(ring)) {
             virtqueue_disarm(ring);
             queue->has_more = count == batch;
             break;
@@ -254,21 +244,52 @@ static struct io_list take_locked(struct virtio_blk_queue *queue) REQUIRES(&queu
     return taken;
 }
 
+static struct io_list take_batch(struct virtio_blk_queue *queue, unsigned batch)
+{
+    lock_acquire(&queue->lock);
+    struct io_list taken = take_locked(queue, batch);
+    lock_release(&queue->lock);
+    return taken;
+}
+
+static void take_unlimited(struct virtio_blk_queue *queue, struct io_list *answered)
+{
+    struct io_list taken = take_batch(queue, BATCH);
+
+    for (struct io_request *io = io_list_take(&taken); io != NULL; io = io_list_take(&taken)) {
+        if (virtio_blk_request_begin(&queue->target, slot_of(io)))
+            io_engine_submit(queue->engine, io);
+        else
+            io_list_put(answered, io);
+    }
+}
+
+/* One request, if it may begin; what it needs is known before another queue asks. */
+static void take_limited(struct virtio_blk_queue *queue, struct io_list *answered)
+{
+    struct virtio_blk_limit *limit = &queue->blk->limit;
+
+    lock_acquire(&limit->lock);
+    struct io_list taken = take_batch(queue, virtio_blk_limit_is_open_locked(limit) ? 1 : 0);
+    struct io_request *io = io_list_take(&taken);
+    bool is_begun = io != NULL && virtio_blk_request_begin(&queue->target, slot_of(io));
+    if (is_begun)
+        virtio_blk_limit_use_locked(limit, io);
+    lock_release(&limit->lock);
+    if (is_begun)
+        io_engine_submit(queue->engine, io);
+    else if (io != NULL)
+        io_list_put(answered, io);
+}
+
 static void take(struct virtio_blk_queue *queue)
 {
     struct io_list answered = {.first = NULL};
 
-    lock_acquire(&queue->lock);
-    struct io_list taken = take_locked(queue);
-    lock_release(&queue->lock);
-    for (struct io_request *io = io_list_take(&taken); io != NULL; io = io_list_take(&taken)) {
-        if (!virtio_blk_request_begin(&queue->target, slot_of(io))) {
-            io_list_put(&answered, io);
-            continue;
-        }
-        use_limits(queue, io);
-        io_engine_submit(queue->engine, io);
-    }
+    if (virtio_blk_limit_is_any(&queue->blk->limit))
+        take_limited(queue, &answered);
+    else
+        take_unlimited(queue, &answered);
     give_back(queue, &answered);
 }
 
@@ -278,6 +299,7 @@ static void put_back(struct virtio_blk_queue *queue)
     struct io_list recalled = {.first = NULL};
     uint16_t heads[VIRTIO_BLK_QUEUE_SIZE];
     uint16_t count = 0;
+    bool was_waiting = queue->held_count > 0;
 
     io_engine_recall(queue->engine, &recalled);
     io_list_append(&recalled, &queue->held);
@@ -291,8 +313,8 @@ static void put_back(struct virtio_blk_queue *queue)
     }
     if (count == 0)
         return;
-    if (queue->held_count == 0)
-        set_problem(queue, "");
+    if (was_waiting && queue->held_count == 0)
+        (void)end_problem(queue);
     lock_acquire(&queue->lock);
     virtqueue_put_back(ring_of(queue), heads, count);
     lock_release(&queue->lock);
@@ -324,11 +346,12 @@ static bool say_started(struct virtio_blk_queue *queue, struct err *err)
 }
 
 /* How long the owner may wait when nothing happens. */
-static uint64_t deadline_of(const struct virtio_blk_queue *queue)
+static uint64_t deadline_of(struct virtio_blk_queue *queue)
 {
     uint64_t deadline = queue->held.first != NULL ? queue->retry_at_ns : UINT64_MAX;
 
-    return queue->has_more ? MIN(deadline, begin_ns(queue)) : deadline;
+    return queue->has_more ? MIN(deadline, virtio_blk_limit_begin_ns(&queue->blk->limit))
+                           : deadline;
 }
 
 static void owner_main(void *argument)
@@ -375,11 +398,12 @@ static struct err *wait_started(struct virtio_blk_queue *queue)
 
 struct err *virtio_blk_queue_start(struct virtio_blk_queue *queue, enum io_engine_kind kind)
 {
-    unsigned thread = queue->blk->pci.base.instance * DISK_THREADS_MAX + queue->number;
+    unsigned first_thread = queue->blk->pci.base.instance * DISK_THREADS_MAX;
     const struct io_engine_options options = {.kind = kind,
                                               .depth = VIRTIO_BLK_QUEUE_SIZE,
                                               .wake_fd = notify_fd_of(queue),
-                                              .thread_index = thread + VIRTIO_PCI_QUEUES_MAX};
+                                              .thread_index = first_thread + VIRTIO_PCI_QUEUES_MAX,
+                                              .sibling = queue->blk->queues[0].engine};
 
     queue->slots = calloc(VIRTIO_BLK_QUEUE_SIZE, sizeof(*queue->slots));
     if (queue->slots == NULL)
@@ -390,8 +414,13 @@ struct err *virtio_blk_queue_start(struct virtio_blk_queue *queue, enum io_engin
         queue->free_count++;
     }
     TRY(io_engine_create(&options, &queue->engine));
-    TRY(thread_create(ROLE_DISK, thread, owner_main, queue, &queue->thread));
+    TRY(thread_create(ROLE_DISK, first_thread + queue->number, owner_main, queue, &queue->thread));
     return wait_started(queue);
+}
+
+void virtio_blk_queue_wake(struct virtio_blk_queue *queue)
+{
+    (void)eventfd_write(notify_fd_of(queue), 1);
 }
 
 void virtio_blk_queue_problem(struct virtio_blk_queue *queue, char *out_text, size_t text_bytes)
@@ -408,41 +437,51 @@ bool virtio_blk_queue_retry(struct virtio_blk_queue *queue)
     queue->is_retry_wanted = has_problem;
     lock_release(&queue->lock);
     if (has_problem)
-        (void)eventfd_write(notify_fd_of(queue), 1);
+        virtio_blk_queue_wake(queue);
     return has_problem;
+}
+
+static void set_running(struct virtio_blk_queue *queue, bool is_running)
+{
+    lock_acquire(&queue->lock);
+    queue->is_running = is_running;
+    lock_release(&queue->lock);
+    virtio_blk_queue_wake(queue);
 }
 
 void virtio_blk_queue_run(struct virtio_blk_queue *queue)
 {
-    lock_acquire(&queue->lock);
-    queue->is_running = true;
-    lock_release(&queue->lock);
-    (void)eventfd_write(notify_fd_of(queue), 1);
+    set_running(queue, true);
 }
 
-void virtio_blk_queue_halt(struct virtio_blk_queue *queue)
+void virtio_blk_queue_halt_begin(struct virtio_blk_queue *queue)
 {
-    lock_acquire(&queue->lock);
-    queue->is_running = false;
-    lock_release(&queue->lock);
-    (void)eventfd_write(notify_fd_of(queue), 1);
+    set_running(queue, false);
+}
 
+void virtio_blk_queue_halt_end(struct virtio_blk_queue *queue)
+{
     lock_acquire(&queue->lock);
     while (queue->in_flight > 0)
         lock_condition_wait(&queue->changed, &queue->lock);
     lock_release(&queue->lock);
 }
 
-void virtio_blk_queue_finish(struct virtio_blk_queue *queue)
+static void end_owner(struct virtio_blk_queue *queue)
 {
-    if (queue->thread != NULL)
-        virtio_blk_queue_halt(queue);
+    virtio_blk_queue_halt_begin(queue);
+    virtio_blk_queue_halt_end(queue);
     lock_acquire(&queue->lock);
     queue->is_ending = true;
     lock_release(&queue->lock);
-    if (queue->thread != NULL)
-        (void)eventfd_write(notify_fd_of(queue), 1);
+    virtio_blk_queue_wake(queue);
     thread_join(queue->thread);
+}
+
+void virtio_blk_queue_finish(struct virtio_blk_queue *queue)
+{
+    if (queue->thread != NULL)
+        end_owner(queue);
     io_engine_destroy(queue->engine);
     free(queue->slots);
     lock_condition_finish(&queue->changed);

@@ -11,7 +11,7 @@
 #include "base/checked_math.h"
 #include "base/clock.h"
 #include "base/unit_test.h"
-#include "vmm/devices/virtio/virtio_blk_fixture.h"
+#include "vmm/devices/virtio/virtio_blk_request_fixture.h"
 
 /* A disk on a host that may be full: zeroing needs no room. */
 struct full_block {
@@ -89,7 +89,7 @@ TEST(a_write_without_room_waits_until_there_is)
     assert_false(virtio_blk_retry(bench.blk));
     submit(&bench, VIRTIO_BLK_T_OUT, 1, to_disk(512));
     wait_problem(&bench, "disk 'system' has no room");
-    assert_false(virtqueue_driver_fake_used(&bench.rings, &head, &written));
+    assert_false(virtqueue_driver_fake_used(&bench.rings[0], &head, &written));
     assert_int_equal(request(&bench, VIRTIO_BLK_T_IN, 5, from_disk(512)), VIRTIO_BLK_S_OK);
     assert_true(guest_write(bench.memory, gpa(DATA_AT), "full", 4));
     unsigned tries = atomic_load(&full.tries);
@@ -121,7 +121,7 @@ TEST(what_waits_for_room_is_the_guests_again_after_a_stop)
         submit(&bench, VIRTIO_BLK_T_OUT, i, to_disk(512));
     wait_problem(&bench, "has no room");
     bench.blk->ops->stop(bench.blk);
-    assert_false(virtqueue_driver_fake_used(&bench.rings, &head, &written));
+    assert_false(virtqueue_driver_fake_used(&bench.rings[0], &head, &written));
     assert_false(has_problem(&bench));
     atomic_store(&full.errnum, 0);
     ASSERT_OK(bench.blk->ops->start(bench.blk));
@@ -131,6 +131,32 @@ TEST(what_waits_for_room_is_the_guests_again_after_a_stop)
     for (unsigned i = 0; i < 3; i++)
         assert_memory_equal(block_memory_bytes(bench.disk) + (size_t)i * 512, "full", 4);
     assert_int_equal(last_status(&bench), VIRTIO_BLK_S_OK);
+    bench_finish(&bench);
+}
+
+TEST(requests_of_several_queues_wait_and_are_tried_again_together)
+{
+    struct bench bench;
+    struct full_block full;
+    more.queue_count = 3;
+    bench_init_full(&bench, &full, ENOSPC);
+
+    for (unsigned i = 0; i < 3; i++)
+        submit_on(&bench, i, VIRTIO_BLK_T_OUT, i, to_disk(512));
+    while (atomic_load(&full.tries) < 3)
+        (void)sched_yield();
+    wait_problem(&bench, "disk 'system' has no room");
+    assert_int_equal(count_used(&bench), 0);
+
+    /* The problem is there until the last queue has none. */
+    atomic_store(&full.errnum, 0);
+    while (virtio_blk_retry(bench.blk))
+        (void)sched_yield();
+    for (unsigned i = 0; i < 3; i++)
+        wait_used_on(&bench, i);
+    assert_false(has_problem(&bench));
+    for (unsigned i = 0; i < 3; i++)
+        assert_memory_equal(block_memory_bytes(bench.disk) + (size_t)i * 512, "full", 4);
     bench_finish(&bench);
 }
 
@@ -186,16 +212,16 @@ TEST(a_limit_lets_requests_wait_for_their_time)
     uint32_t head, written;
 
     clock_fake_start(100 * NS_PER_S, 0);
-    more.requests_per_second = 10;
+    more.rates.requests_per_second = 10;
     bench_init(&bench);
-    more.requests_per_second = 0;
+    more.rates.requests_per_second = 0;
     for (unsigned i = 0; i < 4; i++)
         submit(&bench, VIRTIO_BLK_T_IN, i, from_disk(512));
     wait_used(&bench, &written); /* a tenth of a second's worth, and the one that is due */
     wait_used(&bench, &written);
     for (unsigned i = 0; i < 1000; i++)
         (void)sched_yield();
-    assert_false(virtqueue_driver_fake_used(&bench.rings, &head, &written));
+    assert_false(virtqueue_driver_fake_used(&bench.rings[0], &head, &written));
     for (unsigned i = 0; i < 2; i++) {
         clock_fake_advance(100 * NS_PER_MS);
         virtio_driver_fake_notify(&bench.driver, 0);
@@ -211,6 +237,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_write_without_room_waits_until_there_is),
         cmocka_unit_test(what_waits_for_room_is_the_guests_again_after_a_stop),
+        cmocka_unit_test(requests_of_several_queues_wait_and_are_tried_again_together),
         cmocka_unit_test(what_is_an_error_of_the_guest_can_be_chosen),
         cmocka_unit_test(zeros_are_noted_instead_of_written_if_wanted),
         cmocka_unit_test(a_limit_lets_requests_wait_for_their_time),

@@ -30,6 +30,11 @@ struct err *virtio_blk_validate(struct device *device, uint32_t version,
         return err_new(ERR_INCOMPATIBLE, "the guest knows disk '%.20s' as %s, this one is %s",
                        blk->serial, state->read_only ? "read-only" : "writable",
                        blk->is_read_only ? "read-only" : "writable");
+    /* A description without a number of queues is of one, as states were before there were more. */
+    if (state->transport != NULL && state->transport->n_queues != blk->model.queue_count)
+        return err_new(ERR_INCOMPATIBLE,
+                       "disk '%.20s' has %zu queues in the state and %u in the configuration",
+                       blk->serial, state->transport->n_queues, blk->model.queue_count);
     TRY(state_check_max("capacity_sectors", state->capacity_sectors,
                         DISK_BYTES_MAX / VIRTIO_BLK_SECTOR_BYTES));
     return virtio_pci_validate(&blk->pci, state->transport);

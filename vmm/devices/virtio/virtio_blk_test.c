@@ -6,11 +6,11 @@
 
 #include "base/bytes.h"
 #include "base/checked_math.h"
-#include "base/lock.h"
 #include "base/thread.h"
 #include "base/unit_test.h"
 #include "proto/device_state.pb-c.h"
-#include "vmm/devices/virtio/virtio_blk_fixture.h"
+#include "storage/testing/gated_block_fixture.h"
+#include "vmm/devices/virtio/virtio_blk_request_fixture.h"
 
 TEST(the_configuration_shows_the_disk)
 {
@@ -200,75 +200,27 @@ TEST(every_request_of_a_deep_queue_is_done_once)
     }
 
     uint32_t head;
-    assert_false(virtqueue_driver_fake_used(&bench.rings, &head, &written));
+    assert_false(virtqueue_driver_fake_used(&bench.rings[0], &head, &written));
     bench_finish(&bench);
-}
-
-/* A disk whose writes wait for the test. */
-struct gated_block {
-    struct block base;
-    struct lock lock;
-    struct lock_condition changed;
-    unsigned entered GUARDED_BY(&lock);
-    bool is_open GUARDED_BY(&lock);
-};
-
-static struct err *gated_write(struct block *block, const struct iovec *iovs, int iov_count,
-                               uint64_t offset)
-{
-    struct gated_block *gate = CONTAINER_OF(block, struct gated_block, base);
-
-    (void)iovs;
-    (void)iov_count;
-    (void)offset;
-    lock_acquire(&gate->lock);
-    gate->entered++;
-    lock_condition_broadcast(&gate->changed);
-    while (!gate->is_open)
-        lock_condition_wait(&gate->changed, &gate->lock);
-    lock_release(&gate->lock);
-    return NULL;
-}
-
-static const struct block_ops gated_ops = {.format = "gated", .write = gated_write};
-
-static void gate_open(void *argument)
-{
-    struct gated_block *gate = argument;
-
-    lock_acquire(&gate->lock);
-    gate->is_open = true;
-    lock_condition_broadcast(&gate->changed);
-    lock_release(&gate->lock);
-}
-
-static unsigned gate_entered(struct gated_block *gate)
-{
-    lock_acquire(&gate->lock);
-    unsigned entered = gate->entered;
-    lock_release(&gate->lock);
-    return entered;
 }
 
 /* Eight writes, of which at least four have come to the disk. */
 static void bench_init_gated(struct bench *bench, struct gated_block *gate)
 {
-    lock_init(&gate->lock, LOCK_TEST);
-    lock_condition_init(&gate->changed);
+    gate_init(gate, DISK_BYTES);
     bench_init_bare(bench, false);
     ASSERT_OK(virtio_blk_attach(bench->blk, &gate->base));
     ASSERT_OK(bench->blk->ops->start(bench->blk));
     bench_drive(bench);
     for (unsigned i = 0; i < 8; i++)
         submit(bench, VIRTIO_BLK_T_OUT, i, to_disk(512));
-    while (gate_entered(gate) < 4)
-        (void)sched_yield();
+    gate_wait_entered(gate, 4);
 }
 
 TEST(a_stop_waits_for_what_is_in_flight_and_leaves_the_rest_in_the_queue)
 {
     struct bench bench;
-    struct gated_block gate = {.base = {.ops = &gated_ops, .virtual_bytes = DISK_BYTES}};
+    struct gated_block gate;
     uint32_t head;
     uint32_t written;
     bench_init_gated(&bench, &gate);
@@ -278,7 +230,7 @@ TEST(a_stop_waits_for_what_is_in_flight_and_leaves_the_rest_in_the_queue)
     thread_join(opener);
 
     unsigned done = 0;
-    while (virtqueue_driver_fake_used(&bench.rings, &head, &written))
+    while (virtqueue_driver_fake_used(&bench.rings[0], &head, &written))
         done++;
     assert_int_equal(done, gate_entered(&gate));
     assert_in_range(done, 4, 8);
@@ -288,8 +240,7 @@ TEST(a_stop_waits_for_what_is_in_flight_and_leaves_the_rest_in_the_queue)
     bench.blk->ops->stop(bench.blk);
     assert_int_equal(gate_entered(&gate), 8);
     bench_finish(&bench);
-    lock_condition_finish(&gate.changed);
-    lock_finish(&gate.lock);
+    gate_finish(&gate);
 }
 
 /* CVE-2026-45782 of another program: what was in flight at a reset ended in memory that was gone.
@@ -297,7 +248,7 @@ TEST(a_stop_waits_for_what_is_in_flight_and_leaves_the_rest_in_the_queue)
 TEST(a_reset_waits_for_what_is_in_flight_and_forgets_the_rest)
 {
     struct bench bench;
-    struct gated_block gate = {.base = {.ops = &gated_ops, .virtual_bytes = DISK_BYTES}};
+    struct gated_block gate;
     uint32_t head;
     uint32_t written;
     bench_init_gated(&bench, &gate);
@@ -310,14 +261,13 @@ TEST(a_reset_waits_for_what_is_in_flight_and_forgets_the_rest)
 
     unsigned entered = gate_entered(&gate);
     assert_in_range(entered, 4, 8);
-    assert_false(virtqueue_driver_fake_used(&bench.rings, &head, &written));
+    assert_false(virtqueue_driver_fake_used(&bench.rings[0], &head, &written));
     assert_int_equal(request(&bench, VIRTIO_BLK_T_OUT, 0, to_disk(512)), VIRTIO_BLK_S_OK);
     bench.blk->ops->stop(bench.blk);
     assert_int_equal(gate_entered(&gate), entered + 1);
-    assert_false(virtqueue_driver_fake_used(&bench.rings, &head, &written));
+    assert_false(virtqueue_driver_fake_used(&bench.rings[0], &head, &written));
     bench_finish(&bench);
-    lock_condition_finish(&gate.changed);
-    lock_finish(&gate.lock);
+    gate_finish(&gate);
 }
 
 TEST(a_broken_queue_asks_for_a_reset_and_then_works_again)
@@ -325,7 +275,7 @@ TEST(a_broken_queue_asks_for_a_reset_and_then_works_again)
     struct bench bench;
     bench_init(&bench);
 
-    virtqueue_driver_fake_offer(&bench.rings, 64);
+    virtqueue_driver_fake_offer(&bench.rings[0], 64);
     virtio_driver_fake_notify(&bench.driver, 0);
     while ((virtio_driver_fake_status(&bench.driver) & 0x40) == 0)
         (void)sched_yield();
