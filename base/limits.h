@@ -22,6 +22,7 @@
 #define MACHINE_MEMORY_MIB_MAX ((uint64_t)16 << 20) /* 16 TiB */
 #define MACHINE_REGIONS_MAX    8u
 #define MACHINE_DISKS_MAX      16u
+#define MACHINE_QUEUES_MAX     4u /* of one disk */
 #define MACHINE_NETS_MAX       8u
 #define MACHINE_CMDLINE_MAX    2047u
 #define CPU_MODEL_BYTES_MAX    (16u * KIB)  /* file of a model */

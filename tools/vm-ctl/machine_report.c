@@ -48,13 +48,30 @@ void machine_report_line_error(const char *name, const struct err *err)
     (void)printf("%-20s %s\n", name, err_message(err));
 }
 
+static unsigned queues_of(const Ferry__DiskConfig *disk)
+{
+    return disk->queues == 0 ? 1 : disk->queues;
+}
+
+static void print_disk(const Ferry__DiskConfig *disk)
+{
+    unsigned queues = queues_of(disk);
+
+    (void)printf("disk:        %s: %s (%s, %u queue%s%s", disk->id, disk->path, disk->format,
+                 queues, queues == 1 ? "" : "s", disk->read_only ? ", read only" : "");
+    if (disk->requests_per_second > 0)
+        (void)printf(", %llu requests/s at most", (unsigned long long)disk->requests_per_second);
+    if (disk->bytes_per_second > 0)
+        (void)printf(", %s/s at most", readable_bytes(disk->bytes_per_second).text);
+    (void)printf(")\n");
+}
+
 static void print_config(const Ferry__MachineConfig *config)
 {
     (void)printf("vcpus:       %u (%s)\n", config->vcpus, config->cpu_model);
     (void)printf("memory:      %s\n", readable_bytes(config->memory_mib * MIB).text);
     for (size_t i = 0; i < config->n_disks; i++)
-        (void)printf("disk:        %s: %s (%s%s)\n", config->disks[i]->id, config->disks[i]->path,
-                     config->disks[i]->format, config->disks[i]->read_only ? ", read only" : "");
+        print_disk(config->disks[i]);
     for (size_t i = 0; i < config->n_nets; i++)
         (void)printf("network:     %s%s%s\n", config->nets[i]->id,
                      config->nets[i]->tap[0] != '\0' ? ": " : "", config->nets[i]->tap);
@@ -85,16 +102,22 @@ void machine_report_text(const char *name, const struct control_client *client,
                      (unsigned long long)status->counters[i]->value, status->counters[i]->unit);
 }
 
+static json_t *disk_json(const Ferry__DiskConfig *disk)
+{
+    return json_pack("{s:o, s:o, s:o, s:b, s:i, s:I, s:I}", "id", program_json_text(disk->id),
+                     "path", program_json_text(disk->path), "format",
+                     program_json_text(disk->format), "read_only", disk->read_only, "queues",
+                     (int)queues_of(disk), "requests_per_second",
+                     (json_int_t)disk->requests_per_second, "bytes_per_second",
+                     (json_int_t)disk->bytes_per_second);
+}
+
 static json_t *config_json(const Ferry__MachineConfig *config)
 {
     json_t *disks = json_array();
     json_t *nets = json_array();
     for (size_t i = 0; i < config->n_disks; i++)
-        json_array_append_new(disks, json_pack("{s:o, s:o, s:o, s:b}", "id",
-                                               program_json_text(config->disks[i]->id), "path",
-                                               program_json_text(config->disks[i]->path), "format",
-                                               program_json_text(config->disks[i]->format),
-                                               "read_only", config->disks[i]->read_only));
+        json_array_append_new(disks, disk_json(config->disks[i]));
     for (size_t i = 0; i < config->n_nets; i++)
         json_array_append_new(
             nets, json_pack("{s:o, s:o, s:o}", "id", program_json_text(config->nets[i]->id), "tap",

@@ -40,11 +40,9 @@ static const struct option_row rows[] = {
                 "bzImage, or ELF file with a PVH entry"),
     OPTION_TEXT("initrd", 'i', struct run_options, initrd, "FILE", NULL, "initial ramdisk"),
     OPTION_TEXT("append", 'a', struct run_options, append, "TEXT", "", "kernel command line"),
-    OPTION_LIST(
-        "disk", 'd', struct run_options, disks, "SPEC",
-        "a disk: id=ID,path=FILE,format=raw|qcow2[,readonly=1][,cache=none][,track=NAME]...; may "
-        "be "
-        "repeated"),
+    OPTION_LIST("disk", 'd', struct run_options, disks, "SPEC",
+                "a disk: id=ID,path=FILE,format=raw|qcow2[,readonly=1][,cache=none][,queues=N]"
+                "[,track=NAME]...; may be repeated"),
     OPTION_LIST("image-folder", 0, struct run_options, image_folders, "FOLDER",
                 "backing files of disks may lie here, too; may be repeated"),
     OPTION_LIST("net", 0, struct run_options, nets, "SPEC",
@@ -78,6 +76,7 @@ struct disk_spec {
     const char *detect_zeroes;
     uint64_t requests_per_second;
     uint64_t bytes_per_second;
+    uint64_t queues; /* 0: as many as vCPUs, if that is possible */
     const char *track;
 };
 
@@ -96,6 +95,8 @@ static const struct option_row disk_rows[] = {
                   "requests a second, at most"),
     OPTION_NUMBER("bps", 0, struct disk_spec, bytes_per_second, "BYTES", 0, IO_LIMIT_MAX, 0,
                   "bytes a second, at most"),
+    OPTION_NUMBER("queues", 0, struct disk_spec, queues, "N", 1, MACHINE_QUEUES_MAX, 0,
+                  "queues of requests, so that vCPUs do not wait for each other"),
     OPTION_TEXT("track", 0, struct disk_spec, track, "NAME[+NAME...]", NULL,
                 "note what changes, in files beside the image"),
 };
@@ -227,7 +228,7 @@ static struct err *fill_trackers(const char *text, Ferry__DiskConfig *disk)
     }
 }
 
-static struct err *fill_disk(const char *text, Ferry__DiskConfig *disk)
+static struct err *fill_disk(const char *text, uint64_t vcpus, Ferry__DiskConfig *disk)
 {
     CLEANUP(cleanup_free) char *copy = strdup(text);
     struct disk_spec spec;
@@ -245,6 +246,7 @@ static struct err *fill_disk(const char *text, Ferry__DiskConfig *disk)
     TRY(set_text(&disk->detect_zeroes, spec.detect_zeroes));
     disk->requests_per_second = spec.requests_per_second;
     disk->bytes_per_second = spec.bytes_per_second;
+    disk->queues = (uint32_t)(spec.queues != 0 ? spec.queues : MIN(vcpus, MACHINE_QUEUES_MAX));
     TRY(fill_trackers(spec.track, disk));
     return set_text(&disk->format, spec.format);
 }
@@ -304,7 +306,7 @@ static struct err *fill_devices(const struct run_options *options, Ferry__Machin
             return err_new(ERR_NO_MEMORY, "machine");
         ferry__disk_config__init(disk);
         config->disks[config->n_disks++] = disk;
-        TRY(fill_disk(options->disks.values[i], disk));
+        TRY(fill_disk(options->disks.values[i], options->vcpus, disk));
     }
     for (size_t i = 0; i < options->nets.count; i++) {
         Ferry__NetConfig *net = malloc(sizeof(*net));

@@ -70,6 +70,27 @@ TEST(disks_and_networks_are_described)
     run_description_finish(&machine);
 }
 
+TEST(a_disk_has_as_many_queues_as_vcpus_unless_it_is_said)
+{
+    const char *const plain = "id=root,path=/a.img,format=raw";
+    const struct {
+        const char *cpus, *disk;
+        unsigned queues;
+    } rows[] = {
+        {"1", plain, 1},
+        {"3", plain, 3},
+        {"64", plain, MACHINE_QUEUES_MAX},
+        {"8", "id=root,path=/a.img,format=raw,queues=2", 2},
+    };
+
+    for (size_t i = 0; i < ARRAY_COUNT(rows); i++) {
+        struct run_description machine;
+        ASSERT_OK(MAKE(&machine, "--cpus", rows[i].cpus, "--disk", rows[i].disk));
+        assert_int_equal(machine.description->config->disks[0]->queues, rows[i].queues);
+        run_description_finish(&machine);
+    }
+}
+
 TEST(trackers_of_a_disk_are_named)
 {
     struct run_description machine;
@@ -135,6 +156,8 @@ TEST(specifications_that_say_too_little_or_too_much_are_refused)
 
     assert_fails(MAKE(&machine, "--disk", "id=a,path=b"), ERR_INVALID);
     assert_fails(MAKE(&machine, "--disk", "id=a,path=b,format=raw,colour=red"), ERR_INVALID);
+    assert_fails(MAKE(&machine, "--disk", "id=a,path=b,format=raw,queues=0"), ERR_INVALID);
+    assert_fails(MAKE(&machine, "--disk", "id=a,path=b,format=raw,queues=5"), ERR_INVALID);
     assert_fails(MAKE(&machine, "--net", "id=a"), ERR_INVALID);
     assert_fails(MAKE(&machine, "--net", "id=a,tap=t,fd=3"), ERR_INVALID);
     assert_fails(MAKE(&machine, "--net", "id=a,tap=t,mac=02:00"), ERR_INVALID);
@@ -146,6 +169,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(memory_above_three_gib_goes_above_four),
         cmocka_unit_test(disks_and_networks_are_described),
+        cmocka_unit_test(a_disk_has_as_many_queues_as_vcpus_unless_it_is_said),
         cmocka_unit_test(trackers_of_a_disk_are_named),
         cmocka_unit_test(files_are_named_for_those_in_other_folders),
         cmocka_unit_test(a_uuid_is_taken_or_made),

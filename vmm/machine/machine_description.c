@@ -48,6 +48,9 @@ static struct err *check_io(const Ferry__DiskConfig *disk)
     TRY(check_word(disk, "cache", disk->cache, caches));
     TRY(check_word(disk, "on-error", disk->on_error, on_error));
     TRY(check_word(disk, "detect-zeroes", disk->detect_zeroes, zeroes));
+    if (disk->queues > MACHINE_QUEUES_MAX)
+        return err_new(ERR_INVALID, "disk '%s': %u queues; the most is %u", disk->id, disk->queues,
+                       MACHINE_QUEUES_MAX);
     if (disk->requests_per_second > IO_LIMIT_MAX || disk->bytes_per_second > IO_LIMIT_MAX)
         return err_new(ERR_INVALID, "disk '%s': a limit of more than %llu a second", disk->id,
                        (unsigned long long)IO_LIMIT_MAX);

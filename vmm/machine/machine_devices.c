@@ -124,6 +124,7 @@ static struct err *add_disks(struct machine *machine)
         disk->config = config->disks[i];
         struct virtio_blk_options options = {
             .instance = i,
+            .queue_count = disk->config->queues,
             .serial = disk->config->id,
             .is_read_only = disk->config->read_only != 0,
             .on_error = on_error_of(disk->config),

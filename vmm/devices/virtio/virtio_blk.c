@@ -4,6 +4,7 @@
  */
 #include "vmm/devices/virtio/virtio_blk.h"
 
+#include <assert.h>
 #include <linux/virtio_blk.h>
 #include <linux/virtio_ids.h>
 #include <stdlib.h>
@@ -12,6 +13,7 @@
 #include "base/assert.h"
 #include "base/bytes.h"
 #include "base/checked_math.h"
+#include "base/limits.h"
 #include "storage/block.h"
 #include "vmm/devices/virtio/virtio_blk_internal.h"
 
@@ -20,6 +22,8 @@
 #define SEGMENTS_MAX       (VIRTIO_REQUEST_IOVS - 2) /* data, less header and status */
 #define BLOCK_EXPONENT     3u                        /* 4 KiB physical blocks of 512-byte sectors */
 #define OPTIMAL_BLOCKS     128u                      /* 64 KiB */
+
+static_assert(MACHINE_QUEUES_MAX <= VIRTIO_PCI_QUEUES_MAX, "what may be configured is possible");
 
 #define FEATURE(bit) ((uint64_t)1 << (bit))
 
