@@ -20,7 +20,7 @@ struct job {
     void (*report)(void); /* prints fields after "name " and before the line's end */
 };
 
-extern const struct job pattern_job, fpu_job, clock_job, dirty_job, disk_job, timer_job;
+extern const struct job pattern_job, fpu_job, clock_job, dirty_job, disk_job, disk1_job, timer_job;
 
 /* console.c: the first serial port. A line is composed first, then sent under a lock. */
 void print_text(const char *text);

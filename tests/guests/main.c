@@ -4,8 +4,8 @@
  */
 #include "tests/guests/guest.h"
 
-static const struct job *const jobs[] = {&pattern_job, &fpu_job,  &clock_job,
-                                         &dirty_job,   &disk_job, &timer_job};
+static const struct job *const jobs[] = {&pattern_job, &fpu_job,   &clock_job, &dirty_job,
+                                         &disk_job,    &disk1_job, &timer_job};
 #define JOB_COUNT (sizeof(jobs) / sizeof(jobs[0]))
 
 static volatile bool is_ready;

@@ -13,7 +13,8 @@ from ferrytest.trouble import Failure
 
 # Fields that must grow while a job is at work, and those that must stay zero.
 PROGRESS = {"pattern": ("pass", "edge"), "fpu": ("rounds",), "timer": ("ticks0",),
-            "dirty": ("written",), "disk": ("writes", "reads"), "clock": ("samples",)}
+            "dirty": ("written",), "disk": ("writes", "reads"),
+            "disk1": ("writes", "reads"), "clock": ("samples",)}
 ALWAYS_ZERO = ("bad", "failed", "back")
 SILENCE_SECONDS_MAX = 30
 
@@ -144,7 +145,7 @@ def boot_fake(host, name, memory=64, rate=2000, disk=None, **_):
 
 
 def boot_payload(host, name, memory=64, rate=2000, disk=None, jobs=("pattern", "fpu", "timer"),
-                 second_jobs=(), options="", arguments=(), program=("vm-run",)):
+                 second_jobs=(), options="", arguments=(), program=("vm-run",), disk_options=""):
     """The payload guest; second_jobs run on a second vCPU, program is what starts vm-run."""
     words = [options, f"cpu0={','.join(jobs)}", f"mb={memory // 4}", f"rate={rate}", # first wins
              "report_ms=200", "sleep=1"]
@@ -154,7 +155,7 @@ def boot_payload(host, name, memory=64, rate=2000, disk=None, jobs=("pattern", "
                  "--kernel", BUILD / "guests" / "payload.elf", "--append", " ".join(words),
                  "--console", "none", *arguments]
     if disk is not None:
-        arguments += ["--disk", f"id=vda,path={disk},format={disk.suffix[1:]}"]
+        arguments += ["--disk", f"id=vda,path={disk},format={disk.suffix[1:]}{disk_options}"]
     host.start(*program, *arguments)
     host.wait_for_state(name, "running")
     return Guest(host, name, (*jobs, *second_jobs))
