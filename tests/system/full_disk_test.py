@@ -43,11 +43,11 @@ class FullDisk(Case):
         """The room, or with other options what it is from now on."""
         subprocess.run(["mount", "-t", "tmpfs", "-o", options, "none", self.room], check=True)
 
-    def boot_without_room(self, host, image_format="raw"):
+    def boot_without_room(self, host, image_format="raw", disk_options=""):
         """A guest that writes a disk, when it waits for the first time."""
         disk = self.room / f"disk.{image_format}"
         host.run("vm-disk", "create", "-f", image_format, disk, DISK_BYTES)
-        guest = self.boot(host, disk=disk, jobs=("pattern", "disk"))
+        guest = self.boot(host, disk=disk, jobs=("pattern", "disk"), disk_options=disk_options)
         wait_for("the disk is full", lambda: self.problems(host), 60)
         return guest
 
@@ -60,7 +60,7 @@ class FullDisk(Case):
         """The guest goes on and has missed nothing."""
         self.mount(f"remount,size={WIDE}")
         wait_for("the disk goes on", lambda: not self.problems(host))
-        guest.check(3)
+        guest.check(8)
         self.assertEqual(guest.last("disk")["failed"], 0)
         self.assertEqual(guest.last("disk")["bad"], 0)
 
@@ -82,11 +82,11 @@ class FullDisk(Case):
         self.assertEqual(guest.last("disk")["failed"], 0)
         self.make_room(host, guest)
 
-    def move_without_room(self, image_format):
+    def move_without_room(self, image_format, disk_options=""):
         """From here to there, where the same disk has no room either, until it has."""
         here, there = self.hosts()
         receiver = Receiver(there)
-        guest = self.boot_without_room(here, image_format)
+        guest = self.boot_without_room(here, image_format, disk_options)
         here.run("vm-migrate", "m", receiver.address(), *PATIENT)
         guest.close()
         here.wait_for_state("m", "gone")
@@ -94,6 +94,7 @@ class FullDisk(Case):
         wait_for("the disk is full there, too", lambda: self.problems(there), 20)
         guest.check(1)
         self.make_room(there, guest)
+        return guest
 
     @only_kvm
     def test_a_move_takes_along_what_waits(self):
@@ -102,6 +103,23 @@ class FullDisk(Case):
     @only_kvm
     def test_a_move_takes_along_what_waits_for_a_cluster(self):
         self.move_without_room("qcow2")
+
+    @only_kvm
+    def test_requests_of_several_queues_wait_and_go_on(self):
+        host = self.host()
+        guest = self.boot_without_room(host, "qcow2", ",queues=4")
+        guest.check(1)
+        self.assertEqual(len(self.problems(host)), 1)
+        host.run("vm-ctl", "resume", "m")
+        guest.check(1)
+        wait_for("the disk is full again", lambda: len(self.problems(host)) == 1, 20)
+        self.make_room(host, guest)
+        self.assertEqual(guest.last("disk")["queues"], 4)
+
+    @only_kvm
+    def test_a_move_takes_along_what_waits_in_several_queues(self):
+        guest = self.move_without_room("raw", ",queues=4")
+        self.assertEqual(guest.last("disk")["queues"], 4)
 
     @only_kvm
     def test_a_save_without_room_fails_and_the_guest_goes_on(self):

@@ -8,7 +8,7 @@ A machine that was handed over and has lost its worker asks the target itself wh
 import os
 import signal
 
-from ferrytest.case import MACHINE, Case, main, needs
+from ferrytest.case import MACHINE, Case, main, needs, only_kvm
 from ferrytest.receiver import PATIENT, Receiver
 
 # Killed before it steps into these, the source has not given the guest away.
@@ -23,11 +23,12 @@ class KilledMover(Case):
     def setUp(self):
         super().setUp()
         self.source, self.target = self.hosts()
+        self.reports = 2 # that the guest makes in the end
 
-    def start(self, source_stop=None, target_stop=None):
+    def start(self, source_stop=None, target_stop=None, **settings):
         """A machine on its way, with one of the two sides to stop."""
         self.receiver = Receiver(self.target, stop_at=target_stop)
-        self.guest = self.boot(self.source, memory=32)
+        self.guest = self.boot(self.source, memory=32, **settings)
         self.move_again(source_stop)
 
     def move_again(self, source_stop):
@@ -35,9 +36,9 @@ class KilledMover(Case):
         self.move = self.source.start("vm-migrate", "m", self.receiver.address(), *PATIENT,
                                       stop_at=source_stop)
 
-    def kill_source(self, step):
+    def kill_source(self, step, **settings):
         """Kills vm-migrate at this step."""
-        self.start(source_stop=step)
+        self.start(source_stop=step, **settings)
         self.assertTrue(self.move.wait_until_stopped(), self.move.output())
         self.move.kill()
 
@@ -51,13 +52,13 @@ class KilledMover(Case):
         """The guest runs here and only here."""
         self.source.wait_for_state("m", "running", seconds=60)
         self.target.wait_for_processes(0, seconds=90)
-        self.guest.check(2)
+        self.guest.check(self.reports)
 
     def expect_at_target(self):
         """The guest runs there and only there."""
         self.source.wait_for_processes(0, seconds=60)
         self.assertEqual(self.target.state("m"), "running")
-        self.follow(self.target, "m", self.guest.jobs).check(2)
+        self.follow(self.target, "m", self.guest.jobs).check(self.reports)
 
     def test_a_source_killed_before_it_gave_the_guest_away(self):
         self.start(source_stop=SOURCE_KEEPS[0])
@@ -78,6 +79,22 @@ class KilledMover(Case):
         self.kill_source("commit sent")
         self.settle()
         self.expect_at_target()
+
+    @only_kvm
+    def test_a_disk_with_several_queues_stays_whole(self):
+        self.reports = 8
+        for step, expect in (("commit", self.expect_at_source),
+                             ("commit sent", self.expect_at_target)):
+            with self.subTest(step=step):
+                disk = self.folder / f"{step.replace(' ', '-')}.raw"
+                disk.write_bytes(bytes(8 << 20))
+                self.kill_source(step, jobs=("pattern", "disk"), second_jobs=("disk1",), disk=disk,
+                                 disk_options=",queues=4")
+                expect()
+                self.receiver.program.kill()
+                self.guest.close()
+                if step == "commit":
+                    self.source.run("vm-ctl", "quit", "m", "--wait", "10")
 
     def kill_target(self, step):
         """Kills the process that receives, at this step."""

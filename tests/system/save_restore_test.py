@@ -17,13 +17,13 @@ def kill_machine(host, name):
     host.wait_for_state(name, "gone")
 
 
-@needs("vm-save", "vm-restore", "vm-snapshot", "vm-ctl")
+@needs("vm-save", "vm-restore", "vm-snapshot", "vm-ctl", "vm-disk")
 class SaveRestore(Case):
     """One machine, saved and restored in many rounds across processes."""
 
-    def rounds(self, count, **settings):
+    def rounds(self, count, host=None, reports=2, **settings):
         """Saves, kills and restores `count` times; each snapshot is the child of the last."""
-        host = self.host()
+        host = host or self.host()
         guest = self.boot(host, **settings)
         jobs = guest.jobs
         for _ in range(count):
@@ -34,13 +34,14 @@ class SaveRestore(Case):
             guest.close()
             host.run("vm-restore", "m")
             guest = self.follow(host, "m", jobs)
-        guest.check(2)
+        guest.check(reports)
         for snapshot in host.snapshots("m"):
             host.run("vm-snapshot", "verify", f"m/{snapshot['id']}")
-        return host
+        return guest
 
     def test_memory_is_exact_over_many_rounds(self):
-        host = self.rounds(ROUNDS)
+        host = self.host()
+        self.rounds(ROUNDS, host)
         self.assertEqual(len(host.snapshots("m")), ROUNDS)
 
     @only_kvm
@@ -64,12 +65,29 @@ class SaveRestore(Case):
         disk = self.folder / "disk.qcow2"
         host = self.host("images")
         host.run("qemu-img", "create", "-f", "qcow2", disk, "8M")
-        self.rounds(4, jobs=("pattern",), second_jobs=("disk",), disk=disk).close()
+        machines = self.host()
+        self.rounds(4, machines, jobs=("pattern",), second_jobs=("disk",), disk=disk)
+        machines.close()
         for image in self.folder.glob("*.qcow2"):
+            host.wait_until_unlocked(image)
             check = host.start("qemu-img", "check", image)
             is_sealed = not image.stat().st_mode & 0o222
             # The others were in use when their machine was killed: clusters may have leaked.
             self.assertIn(check.wait(), (0,) if is_sealed else (0, 3), check.output())
+
+    @only_kvm
+    def test_requests_in_flight_in_several_queues_are_of_one_instant(self):
+        for image_format in ("raw", "qcow2"):
+            with self.subTest(format=image_format):
+                host = self.host(image_format)
+                disk = self.folder / f"queues.{image_format}"
+                host.run("vm-disk", "create", "-f", image_format, disk, 8 << 20)
+                guest = self.rounds(3, host, reports=8, jobs=("pattern", "disk"),
+                                    second_jobs=("disk1",), disk=disk, disk_options=",queues=4")
+                self.assertEqual(host.json("vm-ctl", "status", "m")["config"]["disks"][0]["queues"],
+                                 4)
+                for job in ("disk", "disk1"):
+                    self.assertEqual(guest.last(job)["queues"], 2)
 
     @only_kvm
     def test_an_older_snapshot_has_its_disk_as_it_was_then(self):
