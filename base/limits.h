@@ -58,6 +58,7 @@
 /* Disks. */
 #define DISK_BACKING_DEPTH_MAX 128u
 #define DISK_BYTES_MAX         ((uint64_t)1 << 56)
+#define DISK_RATE_MAX          ((uint64_t)1 << 40) /* requests or bytes a second; more is no limit */
 #define DISK_TABLES_BYTES_MAX  (128u * MIB) /* L2 tables in memory, of all images of a process */
 #define DISK_TABLES_BYTES_MIN  (64u * KIB)  /* of these, what each image keeps once it had it */
 #define LAYER_RECORD_BYTES_MAX (4u * MIB)

@@ -14,6 +14,14 @@ uint64_t io_limit_begin_ns(const struct io_limit *limit)
     return limit->free_at_ns;
 }
 
+void io_limit_set(struct io_limit *limit, uint64_t now_ns, uint64_t per_second)
+{
+    if (per_second == limit->per_second)
+        return;
+    limit->per_second = per_second;
+    limit->free_at_ns = MIN(limit->free_at_ns, now_ns);
+}
+
 void io_limit_use(struct io_limit *limit, uint64_t now_ns, uint64_t amount)
 {
     if (limit->per_second == 0)

@@ -11,15 +11,15 @@
 
 #include <stdint.h>
 
-#define IO_LIMIT_MAX ((uint64_t)1 << 40) /* a second; more is no limit */
-
 struct io_limit {
-    uint64_t per_second; /* 0: no limit */
+    uint64_t per_second; /* 0: no limit; DISK_RATE_MAX at most */
     uint64_t free_at_ns; /* when all that was used is paid for */
 };
 
 /* When the next use may begin, on the clock of now_ns; not after now_ns: at once. */
 uint64_t io_limit_begin_ns(const struct io_limit *limit);
+/* Another rate, from now_ns on: what was used before is paid for. */
+void io_limit_set(struct io_limit *limit, uint64_t now_ns, uint64_t per_second);
 /* Uses `amount`, at most UINT32_MAX at once. */
 void io_limit_use(struct io_limit *limit, uint64_t now_ns, uint64_t amount);
 

@@ -43,12 +43,28 @@ TEST(a_use_larger_than_a_second_is_paid_for_afterwards)
     assert_true(io_limit_begin_ns(&limit) > 4000000 * NS_PER_S);
 }
 
+TEST(another_rate_holds_at_once_and_the_same_one_changes_nothing)
+{
+    struct io_limit limit = {.per_second = 1};
+
+    io_limit_use(&limit, 10 * NS_PER_S, 500);
+    io_limit_set(&limit, 11 * NS_PER_S, 1);
+    assert_true(io_limit_begin_ns(&limit) > 500 * NS_PER_S);
+    io_limit_set(&limit, 11 * NS_PER_S, 500);
+
+    assert_int_equal(io_limit_begin_ns(&limit), 11 * NS_PER_S);
+    assert_in_range(uses_in_a_second(&limit, 11 * NS_PER_S, 1), 495, 505);
+    io_limit_set(&limit, 12 * NS_PER_S, 0);
+    assert_int_equal(uses_in_a_second(&limit, 12 * NS_PER_S, 1), 100000);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(without_a_limit_everything_begins_at_once),
         cmocka_unit_test(a_limit_holds_on_the_average_with_a_tenth_to_make_up_for),
         cmocka_unit_test(a_use_larger_than_a_second_is_paid_for_afterwards),
+        cmocka_unit_test(another_rate_holds_at_once_and_the_same_one_changes_nothing),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

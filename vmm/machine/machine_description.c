@@ -7,7 +7,6 @@
 #include <string.h>
 
 #include "control/runtime_folder.h"
-#include "storage/io_limit.h"
 #include "vmm/cpu/cpuid.h"
 #include "vmm/cpu/vcpu_set.h"
 #include "vmm/kvm/kvm_vcpu.h"
@@ -51,9 +50,9 @@ static struct err *check_io(const Ferry__DiskConfig *disk)
     if (disk->queues > MACHINE_QUEUES_MAX)
         return err_new(ERR_INVALID, "disk '%s': %u queues; the most is %u", disk->id, disk->queues,
                        MACHINE_QUEUES_MAX);
-    if (disk->requests_per_second > IO_LIMIT_MAX || disk->bytes_per_second > IO_LIMIT_MAX)
+    if (disk->requests_per_second > DISK_RATE_MAX || disk->bytes_per_second > DISK_RATE_MAX)
         return err_new(ERR_INVALID, "disk '%s': a limit of more than %llu a second", disk->id,
-                       (unsigned long long)IO_LIMIT_MAX);
+                       (unsigned long long)DISK_RATE_MAX);
     return NULL;
 }
 

@@ -116,6 +116,15 @@ bool virtio_blk_retry(struct device *device)
     return is_any;
 }
 
+void virtio_blk_set_rates(struct device *device, struct virtio_blk_rates rates)
+{
+    struct virtio_blk *blk = blk_of(device);
+
+    virtio_blk_limit_set(&blk->limit, rates);
+    for (unsigned i = 0; i < blk->model.queue_count; i++)
+        virtio_blk_queue_wake(&blk->queues[i]);
+}
+
 static struct err *blk_start(struct device *device)
 {
     struct virtio_blk *blk = blk_of(device);

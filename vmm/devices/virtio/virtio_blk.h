@@ -56,6 +56,9 @@ ERR_RESULT virtio_blk_attach(struct device *device, struct block *block);
  * than what it knows. */
 void virtio_blk_grow(struct device *device, struct block *block);
 
+/* Other limits, also for what waits because of the earlier ones. */
+void virtio_blk_set_rates(struct device *device, struct virtio_blk_rates rates);
+
 /* Why requests wait for the host: one line, cut to fit; "" when none does. */
 void virtio_blk_problem(struct device *device, char *out_text, size_t text_bytes);
 /* Tries them again now. False when none waits. */

@@ -24,8 +24,9 @@ void virtio_blk_limit_finish(struct virtio_blk_limit *limit)
 void virtio_blk_limit_set(struct virtio_blk_limit *limit, struct virtio_blk_rates rates)
 {
     lock_acquire(&limit->lock);
-    limit->requests.per_second = rates.requests_per_second;
-    limit->bytes.per_second = rates.bytes_per_second;
+    uint64_t now = clock_monotonic_ns();
+    io_limit_set(&limit->requests, now, rates.requests_per_second);
+    io_limit_set(&limit->bytes, now, rates.bytes_per_second);
     atomic_store(&limit->is_any, rates.requests_per_second > 0 || rates.bytes_per_second > 0);
     lock_release(&limit->lock);
 }

@@ -220,6 +220,43 @@ TEST(a_limit_is_the_disks_and_not_each_queues)
     bench_finish(&bench);
 }
 
+/* Under the first limit the next request could begin in minutes: without being told, its queue
+ * would sleep until then. */
+TEST(limits_change_for_requests_that_wait)
+{
+    struct bench bench;
+    unsigned done = 0;
+    more.rates.bytes_per_second = 1;
+    bench_init_queues(&bench, QUEUES);
+
+    for (unsigned n = 0; n < 4 * QUEUES; n++)
+        submit_on(&bench, n % QUEUES, VIRTIO_BLK_T_IN, n, piece(n, VIRTQUEUE_WRITABLE));
+    for (; done < 1; done += count_used(&bench))
+        (void)sched_yield();
+    virtio_blk_set_rates(bench.blk, (struct virtio_blk_rates){0, 2});
+    for (; done < 2; done += count_used(&bench))
+        (void)sched_yield();
+    assert_int_equal(done, 2);
+    virtio_blk_set_rates(bench.blk, (struct virtio_blk_rates){0, 0});
+    for (; done < 4 * QUEUES; done += count_used(&bench))
+        (void)sched_yield();
+
+    virtio_blk_set_rates(bench.blk, (struct virtio_blk_rates){0, 1});
+    for (unsigned n = 0; n < 2 * QUEUES; n++)
+        submit_on(&bench, n % QUEUES, VIRTIO_BLK_T_IN, n, piece(n, VIRTQUEUE_WRITABLE));
+    for (done = 0; done < 1; done += count_used(&bench))
+        (void)sched_yield();
+    bench.blk->ops->stop(bench.blk);
+    assert_int_equal(done + count_used(&bench), 1);
+
+    /* A stopped disk hears of it, too. */
+    virtio_blk_set_rates(bench.blk, (struct virtio_blk_rates){1000000, 0});
+    ASSERT_OK(bench.blk->ops->start(bench.blk));
+    for (; done < 2 * QUEUES; done += count_used(&bench))
+        (void)sched_yield();
+    bench_finish(&bench);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -229,6 +266,7 @@ int main(void)
         cmocka_unit_test(a_flush_covers_what_was_answered_before_on_any_queue),
         cmocka_unit_test(a_stop_waits_for_what_is_in_flight_in_all_queues),
         cmocka_unit_test(a_limit_is_the_disks_and_not_each_queues),
+        cmocka_unit_test(limits_change_for_requests_that_wait),
     };
     int failed = cmocka_run_group_tests_name("the best engine", tests, NULL, NULL);
 
