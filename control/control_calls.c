@@ -218,6 +218,27 @@ struct err *control_prepare_disks(struct control_client *client)
     return call_done(client, &request);
 }
 
+struct err *control_limit_disk(struct control_client *client, const char *disk,
+                               const uint64_t *requests_per_second,
+                               const uint64_t *bytes_per_second)
+{
+    Ferry__ControlRate requests = FERRY__CONTROL_RATE__INIT;
+    Ferry__ControlRate bytes = FERRY__CONTROL_RATE__INIT;
+    Ferry__ControlLimitDisk limit = FERRY__CONTROL_LIMIT_DISK__INIT;
+    Ferry__ControlRequest request = bare_request(FERRY__CONTROL_REQUEST__CALL_LIMIT_DISK);
+    limit.disk = (char *)(uintptr_t)disk;
+    if (requests_per_second != NULL) {
+        requests.per_second = *requests_per_second;
+        limit.requests = &requests;
+    }
+    if (bytes_per_second != NULL) {
+        bytes.per_second = *bytes_per_second;
+        limit.bytes = &bytes;
+    }
+    request.limit_disk = &limit;
+    return call_done(client, &request);
+}
+
 struct err *control_begin_copy(struct control_client *client, const char *disk, const char *tracker)
 {
     Ferry__ControlBeginCopy begin = FERRY__CONTROL_BEGIN_COPY__INIT;

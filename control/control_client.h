@@ -70,6 +70,10 @@ ERR_RESULT control_prepare_disks(struct control_client *client);
 /* See ControlGrowDisk; gives the size that the disk has then. */
 ERR_RESULT control_grow_disk(struct control_client *client, const char *disk, uint64_t bytes,
                              bool is_more, uint64_t *out_virtual_bytes);
+/* A limit that is NULL stays as it is. */
+ERR_RESULT control_limit_disk(struct control_client *client, const char *disk,
+                              const uint64_t *requests_per_second,
+                              const uint64_t *bytes_per_second);
 ERR_RESULT control_begin_copy(struct control_client *client, const char *disk, const char *tracker);
 ERR_RESULT control_swap_layers(struct control_client *client, const char *disk, const char *path);
 ERR_RESULT control_freeze_disks(struct control_client *client, Ferry__ControlReply **out_reply);

@@ -17,6 +17,7 @@
 #include "base/cleanup.h"
 #include "base/clock.h"
 #include "base/file_io.h"
+#include "control/disk_limits.h"
 #include "control/machine_fake_internal.h"
 #include "control/resume_record.h"
 #include "proto/page_index.h"
@@ -517,6 +518,14 @@ void machine_fake_undo(struct machine_fake *machine, unsigned connection)
         machine_fake_run(machine);
 }
 
+static struct err *call_limit_disk(struct machine_fake *machine, struct fake_call *call)
+{
+    size_t disk;
+
+    TRY(expect_state(machine, FERRY__CONTROL_RUN_STATE__RUN_STATE_RUNNING, "limit disk"));
+    return disk_limits_apply(call->request->limit_disk, machine->description->config, &disk);
+}
+
 static const struct call_row {
     Ferry__ControlRequest__CallCase call;
     struct err *(*run)(struct machine_fake *machine, struct fake_call *call);
@@ -539,6 +548,7 @@ static const struct call_row {
     {FERRY__CONTROL_REQUEST__CALL_FREEZE_DISKS, call_freeze_disks},
     {FERRY__CONTROL_REQUEST__CALL_HAND_OVER, call_hand_over},
     {FERRY__CONTROL_REQUEST__CALL_TAKE_BACK, call_take_back},
+    {FERRY__CONTROL_REQUEST__CALL_LIMIT_DISK, call_limit_disk},
     {FERRY__CONTROL_REQUEST__CALL_CONFIGURE, call_configure},
     {FERRY__CONTROL_REQUEST__CALL_LOAD_STATE, call_load_state},
     {FERRY__CONTROL_REQUEST__CALL_MEMORY_SOURCE, call_memory_source},

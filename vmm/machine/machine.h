@@ -112,6 +112,9 @@ struct machine_growth {
 ERR_RESULT machine_grow_disk(struct paused_machine *paused, struct machine_growth growth,
                              uint64_t *out_virtual_bytes);
 
+/* Other limits of a disk, in effect at once and in the description; see disk_limits.h. */
+ERR_RESULT machine_limit_disk(struct machine *machine, const Ferry__ControlLimitDisk *call);
+
 /* Locks are given up, and taken again; see storage/disk_image.h. */
 ERR_RESULT machine_hand_over_disks(struct paused_machine *paused);
 ERR_RESULT machine_take_back_disks(struct paused_machine *paused);

@@ -122,6 +122,7 @@ struct err *machine_call_describe(struct machine_control *control, struct machin
 
     TRY(machine_control_expect_machine(control, "describe"));
     TRY(machine_describe(control->machine, &description));
+    machine_limits_hold(control, call->connection);
     reply.result_case = FERRY__CONTROL_REPLY__RESULT_DESCRIPTION;
     reply.description = description;
     machine_call_reply(call, &reply, NULL, 0);

@@ -43,6 +43,7 @@ static const struct call_row {
     {FERRY__CONTROL_REQUEST__CALL_SWAP_LAYERS, machine_call_swap_layers},
     {FERRY__CONTROL_REQUEST__CALL_BEGIN_COPY, machine_call_begin_copy},
     {FERRY__CONTROL_REQUEST__CALL_GROW_DISK, machine_call_grow_disk},
+    {FERRY__CONTROL_REQUEST__CALL_LIMIT_DISK, machine_call_limit_disk},
     {FERRY__CONTROL_REQUEST__CALL_CONFIGURE, machine_call_configure},
     {FERRY__CONTROL_REQUEST__CALL_LOAD_STATE, machine_call_load_state},
     {FERRY__CONTROL_REQUEST__CALL_MEMORY_SOURCE, machine_call_memory_source},
@@ -252,6 +253,7 @@ static void closed(struct control_handler *handler, unsigned connection)
     struct machine_control *control = CONTAINER_OF(handler, struct machine_control, handler);
 
     machine_lending_closed(control, connection);
+    machine_limits_closed(control, connection);
     if (control->run_state == FERRY__CONTROL_RUN_STATE__RUN_STATE_EMPTY ||
         (control->run_state == FERRY__CONTROL_RUN_STATE__RUN_STATE_INCOMING &&
          control->incoming_holder == connection)) {

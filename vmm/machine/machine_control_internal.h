@@ -58,6 +58,7 @@ struct machine_control {
     unsigned prepare_holder;
     bool is_preparing; /* for it, or for one that has closed since */
     struct machine_borrower borrowers[CONTROL_CLIENTS_MAX];
+    unsigned describers[CONTROL_CLIENTS_MAX]; /* connections that have the description; 0: free */
 
     struct lazy_memory *lazy; /* while memory is loaded on demand */
     struct loop_wake *lazy_wake;
@@ -99,7 +100,7 @@ machine_call_run machine_call_lend_memory, machine_call_harvest, machine_call_re
     machine_call_save_state, machine_call_mark_cut, machine_call_keep_tracking;
 machine_call_run machine_call_prepare_disks, machine_call_freeze_disks, machine_call_check_disks,
     machine_call_swap_layers, machine_call_begin_copy, machine_call_grow_disk,
-    machine_call_hand_over, machine_call_take_back;
+    machine_call_limit_disk, machine_call_hand_over, machine_call_take_back;
 /* As "pause", of a machine that runs; machine_call_pause is for others, too. */
 machine_call_run machine_call_pause_later;
 machine_call_run machine_call_configure, machine_call_load_state, machine_call_memory_source;
@@ -127,6 +128,10 @@ ERR_RESULT machine_control_run(struct machine_control *control); /* resume, and 
 bool machine_control_let_go(struct machine_control *control, unsigned connection);
 void machine_call_reply_paused(struct machine_control *control, struct machine_call *call);
 void machine_control_end(struct machine_control *control, const char *reason);
+
+/* A connection has been told the description, and closes. */
+void machine_limits_hold(struct machine_control *control, unsigned connection);
+void machine_limits_closed(struct machine_control *control, unsigned connection);
 
 /* Undo for a connection that closed. */
 void machine_lending_closed(struct machine_control *control, unsigned connection);
