@@ -33,6 +33,8 @@ static const struct option_table table = {
                "  console NAME     connect this terminal to the serial console\n"
                "  resize-disk NAME DISK [+]SIZE\n"
                "                   make a disk larger while the guest runs\n"
+               "  limit-disk NAME DISK iops=N,bps=BYTES\n"
+               "                   let the guest have so much of a disk; 0 lifts a limit\n"
                "  quit NAME        end the machine's process",
     .rows = rows,
     .row_count = ARRAY_COUNT(rows),
@@ -49,6 +51,7 @@ static const struct program_command commands[] = {
     {"reset", "NAME", 1, 1, vm_ctl_reset},
     {"console", "NAME", 1, 1, vm_ctl_console},
     {"resize-disk", "NAME DISK [+]SIZE", 3, 3, vm_ctl_resize_disk},
+    {"limit-disk", "NAME DISK iops=N,bps=BYTES", 3, 3, vm_ctl_limit_disk},
     {"quit", "NAME", 1, 1, vm_ctl_quit},
 };
 

@@ -8,9 +8,13 @@
 #include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
+#include "base/checked_math.h"
 #include "base/cleanup.h"
 #include "base/clock.h"
+#include "base/limits.h"
+#include "base/option_table.h"
 #include "control/control_client.h"
 #include "control/runtime_folder.h"
 #include "tools/program.h"
@@ -172,6 +176,44 @@ struct err *vm_ctl_resize_disk(const char *const *operands, size_t operand_count
     else
         (void)printf("%s: %s\n", operands[1], readable_bytes(virtual_bytes).text);
     return NULL;
+}
+
+#define LIMIT_AS_IT_IS UINT64_MAX
+
+struct limit_spec {
+    uint64_t requests_per_second;
+    uint64_t bytes_per_second;
+};
+
+/* The words of vm-run's --disk. */
+static const struct option_row limit_rows[] = {
+    OPTION_NUMBER("iops", 0, struct limit_spec, requests_per_second, "COUNT", 0, DISK_RATE_MAX,
+                  LIMIT_AS_IT_IS, "requests a second, at most"),
+    OPTION_NUMBER("bps", 0, struct limit_spec, bytes_per_second, "BYTES", 0, DISK_RATE_MAX,
+                  LIMIT_AS_IT_IS, "bytes a second, at most"),
+};
+
+static const uint64_t *limit_or_null(const uint64_t *limit)
+{
+    return *limit == LIMIT_AS_IT_IS ? NULL : limit;
+}
+
+struct err *vm_ctl_limit_disk(const char *const *operands, size_t operand_count)
+{
+    CLEANUP(cleanup_client) struct control_client *client = NULL;
+    CLEANUP(cleanup_free) char *copy = strdup(operands[2]);
+    struct limit_spec spec;
+    (void)operand_count;
+    if (copy == NULL)
+        return err_new(ERR_NO_MEMORY, "limits");
+    program_check_usage(
+        option_spec_parse("limit-disk", limit_rows, ARRAY_COUNT(limit_rows), copy, &spec));
+    if (limit_or_null(&spec.requests_per_second) == NULL &&
+        limit_or_null(&spec.bytes_per_second) == NULL)
+        program_check_usage(err_new(ERR_INVALID, "limit-disk: say iops=, bps= or both"));
+    TRY(control_client_connect(operands[0], PROGRAM, &client));
+    return control_limit_disk(client, operands[1], limit_or_null(&spec.requests_per_second),
+                              limit_or_null(&spec.bytes_per_second));
 }
 
 struct err *vm_ctl_console(const char *const *operands, size_t operand_count)

@@ -28,6 +28,7 @@ ERR_RESULT vm_ctl_pause(const char *const *operands, size_t operand_count);
 ERR_RESULT vm_ctl_resume(const char *const *operands, size_t operand_count);
 ERR_RESULT vm_ctl_power_off(const char *const *operands, size_t operand_count);
 ERR_RESULT vm_ctl_resize_disk(const char *const *operands, size_t operand_count);
+ERR_RESULT vm_ctl_limit_disk(const char *const *operands, size_t operand_count);
 ERR_RESULT vm_ctl_reset(const char *const *operands, size_t operand_count);
 ERR_RESULT vm_ctl_console(const char *const *operands, size_t operand_count);
 ERR_RESULT vm_ctl_quit(const char *const *operands, size_t operand_count);

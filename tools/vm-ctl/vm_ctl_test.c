@@ -10,6 +10,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "base/checked_math.h"
 #include "base/unit_test.h"
 #include "control/machine_fake.h"
 #include "tools/program.h"
@@ -17,7 +18,9 @@
 
 static char folder[] = "/tmp/vm-ctl-XXXXXX";
 static char output[16384];
-static const struct machine_fake_config config = {.name = "web", .memory_mib = 4};
+static char disk_path[64];
+static const struct machine_fake_config config = {
+    .name = "web", .memory_mib = 4, .disk_path = disk_path};
 static struct machine_fake *machine;
 
 /* Runs "vm-ctl WORDS"; stdout and stderr go to `output`. */
@@ -84,6 +87,49 @@ TEST(mistakes_have_their_exit_codes)
     assert_int_equal(run("status ../web"), PROGRAM_FAILED);
 }
 
+static json_int_t disk_number(const char *key)
+{
+    json_int_t number = -1;
+    json_t *document = run_json("status web --json");
+    json_t *disks = json_object_get(json_object_get(document, "config"), "disks");
+    assert_int_equal(json_unpack(json_array_get(disks, 0), "{s:I}", key, &number), 0);
+    json_decref(document);
+    return number;
+}
+
+TEST(limits_of_a_disk_are_set_and_lifted_one_by_one)
+{
+    assert_int_equal(disk_number("queues"), 1);
+    assert_int_equal(disk_number("requests_per_second"), 0);
+
+    assert_int_equal(run("limit-disk web disk0 iops=500,bps=1048576"), PROGRAM_DONE);
+    assert_int_equal(disk_number("requests_per_second"), 500);
+    assert_int_equal(disk_number("bytes_per_second"), 1048576);
+    assert_int_equal(run("status web"), PROGRAM_DONE);
+    assert_non_null(strstr(output, "(raw, 1 queue, 500 requests/s at most, 1.0 MiB/s at most)"));
+
+    assert_int_equal(run("limit-disk web disk0 iops=0"), PROGRAM_DONE);
+    assert_int_equal(disk_number("requests_per_second"), 0);
+    assert_int_equal(disk_number("bytes_per_second"), 1048576);
+}
+
+TEST(limits_that_are_none_are_refused)
+{
+    static const char *const words[] = {"",        "iops",    "iops=many",
+                                        "iops=-1", "speed=7", "bps=1099511627777"};
+
+    for (size_t i = 0; i < ARRAY_COUNT(words); i++) {
+        char command[128];
+        (void)snprintf(command, sizeof(command), "limit-disk web disk0 '%s'", words[i]);
+        assert_int_equal(run(command), PROGRAM_USAGE);
+        assert_non_null(strstr(output, "vm-ctl: limit-disk: "));
+    }
+    assert_int_equal(run("limit-disk web disk0"), PROGRAM_USAGE);
+    assert_int_equal(run("limit-disk web vdz iops=1"), PROGRAM_NOT_FOUND);
+    assert_non_null(strstr(output, "no disk 'vdz'"));
+    assert_int_equal(run("limit-disk nobody disk0 iops=1"), PROGRAM_NOT_FOUND);
+}
+
 TEST(a_console_shows_what_the_machine_says_until_it_ends)
 {
     char command[256];
@@ -121,6 +167,10 @@ static int set_up(void **unused)
     (void)unused;
     if (mkdtemp(folder) == NULL || setenv("FERRY_RUNTIME_DIR", folder, 1) != 0)
         return -1;
+    (void)snprintf(disk_path, sizeof(disk_path), "%s/disk.raw", folder);
+    FILE *disk = fopen(disk_path, "w");
+    if (disk == NULL || fclose(disk) != 0)
+        return -1;
     return machine_fake_start(&config, &machine) == NULL ? 0 : -1;
 }
 
@@ -128,6 +178,7 @@ static int tear_down(void **unused)
 {
     (void)unused;
     machine_fake_destroy(machine);
+    (void)unlink(disk_path);
     return rmdir(folder);
 }
 
@@ -137,6 +188,8 @@ int main(void)
         cmocka_unit_test(machines_are_listed),
         cmocka_unit_test(a_pause_outlives_the_program_that_asked_for_it),
         cmocka_unit_test(mistakes_have_their_exit_codes),
+        cmocka_unit_test(limits_of_a_disk_are_set_and_lifted_one_by_one),
+        cmocka_unit_test(limits_that_are_none_are_refused),
         cmocka_unit_test(a_console_shows_what_the_machine_says_until_it_ends),
         cmocka_unit_test(a_machine_that_quits_is_waited_for_and_gone),
     };
