@@ -2,10 +2,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """Machines are saved while they work, killed, and brought back exactly as they were."""
 
+import os
+import pathlib
 import shutil
 import signal
 
 from ferrytest.case import Case, main, needs, only_kvm
+from ferrytest.host import ROOT
 
 ROUNDS = 6
 
@@ -15,6 +18,18 @@ def kill_machine(host, name):
     pid = host.machines()[name]["pid"]
     host.run("kill", "-9", pid)
     host.wait_for_state(name, "gone")
+
+
+def rings(pid):
+    """How many io_urings a process has."""
+    return sum(os.readlink(fd).endswith("[io_uring]")
+               for fd in pathlib.Path(f"/proc/{pid}/fd").iterdir())
+
+
+def threads(pid, role):
+    """How many threads of a role a process has."""
+    return sum((task / "comm").read_text().startswith(role + " ")
+               for task in pathlib.Path(f"/proc/{pid}/task").iterdir())
 
 
 @needs("vm-save", "vm-restore", "vm-snapshot", "vm-ctl", "vm-disk")
@@ -88,6 +103,43 @@ class SaveRestore(Case):
                                  4)
                 for job in ("disk", "disk1"):
                     self.assertEqual(guest.last(job)["queues"], 2)
+
+    @only_kvm
+    def test_the_engine_of_a_disk_is_the_one_that_was_chosen(self):
+        for engine in ("threads", "any"):
+            with self.subTest(engine=engine):
+                host = self.host(engine)
+                disk = self.folder / f"{engine}.raw"
+                disk.write_bytes(bytes(8 << 20))
+                self.rounds(2, host, reports=8, jobs=("pattern", "disk"), disk=disk,
+                            disk_options=f",engine={engine}")
+                self.assertEqual(host.json("vm-ctl", "status", "m")["config"]["disks"][0]["engine"],
+                                 engine)
+                pid = host.machines()["m"]["pid"]
+                if engine == "threads":
+                    self.assertEqual(rings(pid), 0)
+                    self.assertEqual(threads(pid, "disk"), 9) # one waits, the others work
+        host = self.host("wrong")
+        self.assertIn("engine 'fast' is not known",
+                      host.refuse("vm-run", "--name", "m", "--kernel", "none", "--disk",
+                                  f"id=vda,path={disk},format=raw,engine=fast"))
+
+    @only_kvm
+    def test_a_host_without_io_uring_has_threads_do_it(self):
+        host = self.host()
+        forbidding = (ROOT / "tests/system/ferrytest/no_io_uring.py", host.env["FERRY_VM_RUN"])
+        disk = self.folder / "disk.raw"
+        disk.write_bytes(bytes(8 << 20))
+        guest = self.boot(host, jobs=("pattern", "disk"), disk=disk, program=forbidding,
+                          disk_options=",queues=4")
+        guest.check(8)
+        pid = host.machines()["m"]["pid"]
+        self.assertEqual(rings(pid), 0)
+        self.assertEqual(threads(pid, "disk"), 4 + 8)
+        kill_machine(host, "m")
+        self.assertIn("disk 'vda': io_uring",
+                      host.refuse(*forbidding, "--name", "m", "--kernel", disk, "--disk",
+                                  f"id=vda,path={disk},format=raw,engine=io_uring"))
 
     @only_kvm
     def test_an_older_snapshot_has_its_disk_as_it_was_then(self):

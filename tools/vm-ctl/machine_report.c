@@ -104,12 +104,14 @@ void machine_report_text(const char *name, const struct control_client *client,
 
 static json_t *disk_json(const Ferry__DiskConfig *disk)
 {
-    return json_pack("{s:o, s:o, s:o, s:b, s:i, s:I, s:I}", "id", program_json_text(disk->id),
+    const char *engine = disk->engine[0] == '\0' ? "any" : disk->engine;
+
+    return json_pack("{s:o, s:o, s:o, s:b, s:o, s:i, s:I, s:I}", "id", program_json_text(disk->id),
                      "path", program_json_text(disk->path), "format",
-                     program_json_text(disk->format), "read_only", disk->read_only, "queues",
-                     (int)queues_of(disk), "requests_per_second",
-                     (json_int_t)disk->requests_per_second, "bytes_per_second",
-                     (json_int_t)disk->bytes_per_second);
+                     program_json_text(disk->format), "read_only", disk->read_only, "engine",
+                     program_json_text(engine), "queues", (int)queues_of(disk),
+                     "requests_per_second", (json_int_t)disk->requests_per_second,
+                     "bytes_per_second", (json_int_t)disk->bytes_per_second);
 }
 
 static json_t *config_json(const Ferry__MachineConfig *config)

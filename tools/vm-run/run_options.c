@@ -74,6 +74,7 @@ struct disk_spec {
     const char *cache;
     const char *on_error;
     const char *detect_zeroes;
+    const char *engine;
     uint64_t requests_per_second;
     uint64_t bytes_per_second;
     uint64_t queues; /* 0: as many as vCPUs, if that is possible */
@@ -91,6 +92,8 @@ static const struct option_row disk_rows[] = {
                 "the guest waits: while there is no room, on any error, never"),
     OPTION_TEXT("detect-zeroes", 0, struct disk_spec, detect_zeroes, "off|on|unmap", "off",
                 "writes of zeros alone are zeroing, which may free space"),
+    OPTION_TEXT("engine", 0, struct disk_spec, engine, "any|io_uring|threads", "any",
+                "what executes requests: io_uring where the host lets us, or threads"),
     OPTION_NUMBER("iops", 0, struct disk_spec, requests_per_second, "COUNT", 0, DISK_RATE_MAX, 0,
                   "requests a second, at most"),
     OPTION_NUMBER("bps", 0, struct disk_spec, bytes_per_second, "BYTES", 0, DISK_RATE_MAX, 0,
@@ -244,6 +247,7 @@ static struct err *fill_disk(const char *text, uint64_t vcpus, Ferry__DiskConfig
     TRY(set_text(&disk->cache, spec.cache));
     TRY(set_text(&disk->on_error, spec.on_error));
     TRY(set_text(&disk->detect_zeroes, spec.detect_zeroes));
+    TRY(set_text(&disk->engine, spec.engine));
     disk->requests_per_second = spec.requests_per_second;
     disk->bytes_per_second = spec.bytes_per_second;
     disk->queues = (uint32_t)(spec.queues != 0 ? spec.queues : MIN(vcpus, MACHINE_QUEUES_MAX));

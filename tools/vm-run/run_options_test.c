@@ -51,7 +51,7 @@ TEST(disks_and_networks_are_described)
 {
     struct run_description machine;
     const char *disk = "id=root,path=/a b.img,format=raw,readonly=1,cache=none,on-error=stop,"
-                       "iops=500,detect-zeroes=unmap";
+                       "iops=500,detect-zeroes=unmap,engine=threads";
 
     ASSERT_OK(MAKE(&machine, "--disk", disk, "--net", "id=lan,fd=7,mac=02:00:00:00:00:01"));
     const Ferry__MachineConfig *config = machine.description->config;
@@ -61,6 +61,7 @@ TEST(disks_and_networks_are_described)
     assert_string_equal(config->disks[0]->cache, "none");
     assert_string_equal(config->disks[0]->on_error, "stop");
     assert_string_equal(config->disks[0]->detect_zeroes, "unmap");
+    assert_string_equal(config->disks[0]->engine, "threads");
     assert_int_equal(config->disks[0]->requests_per_second, 500);
     assert_int_equal(config->disks[0]->bytes_per_second, 0);
     assert_true(config->nets[0]->tap_by_fd);

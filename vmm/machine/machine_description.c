@@ -43,10 +43,12 @@ static struct err *check_io(const Ferry__DiskConfig *disk)
     static const char *const caches[3] = {"writeback", "none"};
     static const char *const on_error[3] = {"enospc", "report", "stop"};
     static const char *const zeroes[3] = {"off", "on", "unmap"};
+    static const char *const engines[3] = {"any", "threads", "io_uring"};
 
     TRY(check_word(disk, "cache", disk->cache, caches));
     TRY(check_word(disk, "on-error", disk->on_error, on_error));
     TRY(check_word(disk, "detect-zeroes", disk->detect_zeroes, zeroes));
+    TRY(check_word(disk, "engine", disk->engine, engines));
     if (disk->queues > MACHINE_QUEUES_MAX)
         return err_new(ERR_INVALID, "disk '%s': %u queues; the most is %u", disk->id, disk->queues,
                        MACHINE_QUEUES_MAX);

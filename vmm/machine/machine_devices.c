@@ -115,6 +115,13 @@ static enum virtio_blk_zeroes zeroes_of(const Ferry__DiskConfig *config)
     return strcmp(config->detect_zeroes, "on") == 0 ? VIRTIO_BLK_ZEROES_ON : VIRTIO_BLK_ZEROES_OFF;
 }
 
+static enum io_engine_kind engine_of(const Ferry__DiskConfig *config)
+{
+    if (strcmp(config->engine, "io_uring") == 0)
+        return IO_ENGINE_URING;
+    return strcmp(config->engine, "threads") == 0 ? IO_ENGINE_THREADS : IO_ENGINE_ANY;
+}
+
 static struct err *add_disks(struct machine *machine)
 {
     const Ferry__MachineConfig *config = machine->description->config;
@@ -127,6 +134,7 @@ static struct err *add_disks(struct machine *machine)
             .queue_count = disk->config->queues,
             .serial = disk->config->id,
             .is_read_only = disk->config->read_only != 0,
+            .engine = engine_of(disk->config),
             .on_error = on_error_of(disk->config),
             .zeroes = zeroes_of(disk->config),
             .rates = {disk->config->requests_per_second, disk->config->bytes_per_second},
