@@ -15,7 +15,6 @@
 #include "base/checked_math.h"
 #include "base/cleanup.h"
 #include "base/file_io.h"
-#include "storage/io_limit.h"
 
 #define UUID_BYTES       16u
 #define UUID_TEXT_BYTES  36u
