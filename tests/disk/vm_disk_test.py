@@ -143,6 +143,12 @@ class Looking(Operator):
                 self.disk("convert", "-f", "raw", raw, "a.qcow2", "--force", *shape)
                 size = (self.folder / "a.qcow2").stat().st_size
                 self.assertLessEqual(size, ours["required_bytes"])
+        self.disk("create", "b.qcow2", "1M", "--cluster-size", "512")
+        self.disk("bench", "-w", "--pattern", 7, "-c", 500, "-s", 512, "-S", 2048, "b.qcow2")
+        self.disk("convert", "b.qcow2", "c.qcow2", "--cluster-size", "512")
+        self.assertLessEqual((self.folder / "c.qcow2").stat().st_size,
+                             self.json("measure", "b.qcow2", "--cluster-size",
+                                       "512")["required_bytes"])
         for how in ("metadata", "falloc", "full"):
             for output in ("qcow2", "raw"):
                 if (how, output) == ("metadata", "raw"):

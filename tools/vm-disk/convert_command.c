@@ -19,8 +19,9 @@
 #include "tools/vm-disk/image_file.h"
 #include "tools/vm-disk/image_options.h"
 
-/* Zeros of this size, or of the target's clusters when these are in between, are not written. */
-#define GRAIN_BYTES_MIN (4 * KIB)
+/* Zeros of the first size in a raw image, and of a qcow2 image's clusters, but at most of the
+ * second, are not written. */
+#define GRAIN_BYTES_RAW (4 * KIB)
 #define GRAIN_BYTES_MAX (64 * KIB)
 
 static struct {
@@ -75,10 +76,10 @@ static uint64_t unit_of(bool is_qcow, const struct qcow_create_options *options)
     if (settings.compress != NULL)
         return cluster_bytes;
     if (!is_qcow)
-        return GRAIN_BYTES_MIN;
+        return GRAIN_BYTES_RAW;
     if (options->has_extended_l2)
         cluster_bytes /= 32;
-    return MIN(MAX(cluster_bytes, GRAIN_BYTES_MIN), GRAIN_BYTES_MAX);
+    return MIN(cluster_bytes, GRAIN_BYTES_MAX);
 }
 
 static struct err *read_options(bool *out_is_qcow, struct qcow_create_options *out_options)
