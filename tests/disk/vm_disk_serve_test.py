@@ -90,6 +90,26 @@ class Serving(Operator):
         self.call("cmp", "copy.raw", "seen.raw")
         self.call("qemu-io", "-f", "raw", "-r", "-c", "write -P 1 0 4k", uri, code=1)
 
+    def test_a_socket_is_used_again(self):
+        """The one that a server left, but not one that somebody uses, and nothing else."""
+        self.make_chain()
+        uri, server = self.serve("two.qcow2")
+        told = self.disk("serve", "two.qcow2", "-s", "nbd.socket", code=4)
+        self.assertIn("somebody serves", told)
+        self.call("nbdinfo", uri)
+        server.kill()
+        server.wait(20)
+        again = subprocess.Popen([BUILD / "bin" / "vm-disk", "serve", "--socket", "nbd.socket",
+                                  "two.qcow2"], cwd=self.folder)
+        self.addCleanup(again.wait, 20)
+        self.addCleanup(again.kill)
+        deadline = time.monotonic() + 30
+        while subprocess.run(["nbdinfo", uri], capture_output=True, check=False).returncode != 0:
+            self.assertIsNone(again.poll())
+            self.assertLess(time.monotonic(), deadline)
+        self.assertIn("no socket", self.disk("serve", "two.qcow2", "-s", "one.qcow2", code=4))
+        self.disk("info", "one.qcow2")
+
     def test_what_can_not_be_served(self):
         self.disk("serve", "x.qcow2", "--socket", "s", code=3)
         self.disk("serve", "x.qcow2", code=2)

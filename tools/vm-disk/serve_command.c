@@ -12,6 +12,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
 #include <unistd.h>
 
 #include "base/assert.h"
@@ -97,6 +100,39 @@ static struct err *find_plugin(char **out_path)
     return NULL;
 }
 
+static struct err *look_who_listens(const struct sockaddr_un *address, bool *out_is_alive)
+{
+    CLEANUP(cleanup_fd) int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+
+    if (fd < 0)
+        return err_errno(errno, "create a socket");
+    *out_is_alive = connect(fd, (const struct sockaddr *)address, sizeof(*address)) == 0;
+    if (*out_is_alive || errno == ECONNREFUSED)
+        return NULL;
+    return err_errno(errno, "look at '%s'", address->sun_path);
+}
+
+/* nbdkit leaves its socket behind, and would not serve there again. */
+static struct err *remove_old_socket(const char *path)
+{
+    struct sockaddr_un address = {.sun_family = AF_UNIX};
+    struct stat status;
+    bool is_alive = false;
+
+    if (strlen(path) >= sizeof(address.sun_path))
+        return err_new(ERR_INVALID, "the path of a socket has at most %zu bytes",
+                       sizeof(address.sun_path) - 1);
+    if (lstat(path, &status) != 0)
+        return NULL;
+    if (!S_ISSOCK(status.st_mode))
+        return err_new(ERR_STATE, "'%s' is there and is no socket; take another name", path);
+    memcpy(address.sun_path, path, strlen(path) + 1);
+    TRY(look_who_listens(&address, &is_alive));
+    if (is_alive)
+        return err_new(ERR_STATE, "somebody serves on '%s' already; take another name", path);
+    return unlink(path) == 0 ? NULL : err_errno(errno, "remove the old socket '%s'", path);
+}
+
 static void add_place(struct words *words)
 {
     if (settings.socket != NULL) {
@@ -159,6 +195,8 @@ static struct err *run(const struct option_result *operands)
         program_check_usage(err_new(ERR_INVALID, "say where to serve: either --socket or --port"));
     TRY(try_to_open(operands->operands[0]));
     TRY(find_plugin(&plugin));
+    if (settings.socket != NULL)
+        TRY(remove_old_socket(settings.socket));
     compose(&words, plugin, operands->operands[0]);
     struct err *err = become_nbdkit(&words);
     for (size_t i = 0; i < words.count; i++)
