@@ -34,6 +34,7 @@ struct head {
     size_t format_at;  /* the extension; 0: there is none */
     size_t end_at;     /* of the mark that ends the list; 0: there is none */
     size_t extent_end; /* behind the list */
+    size_t used_end;   /* behind the old list */
 };
 
 static void head_finish(struct head *head)
@@ -62,6 +63,8 @@ static void find_extensions(struct head *head)
         at += EXTENSION_HEAD_BYTES + align_up(len, 8);
     }
     head->extent_end = MIN(at, head->cluster_bytes);
+    head->used_end = head->end_at != 0 ? head->end_at + EXTENSION_HEAD_BYTES
+                                       : (size_t)head->header.backing_offset;
 }
 
 static struct err *load(struct host_file *file, struct head *head)
@@ -86,17 +89,36 @@ static struct err *no_room(const struct host_file *file)
                    file->path);
 }
 
+/* Makes room before all other extensions, so that the format lies in the first sector and can be
+ * changed later: QEMU's table of names would leave it half outside. False: as it was; that of
+ * bitmaps, whose place others may know, is not moved. */
+static bool make_room_in_front(struct head *head)
+{
+    size_t first = head->header.header_bytes, bytes = EXTENSION_HEAD_BYTES + FORMAT_BYTES_MAX;
+
+    if (head->end_at == 0 || head->end_at + EXTENSION_HEAD_BYTES > SECTOR_BYTES ||
+        head->header.has_bitmap_extension || head->end_at + bytes > head->cluster_bytes - bytes)
+        return false;
+    memmove(head->new_data + first + bytes, head->old_data + first,
+            head->end_at + EXTENSION_HEAD_BYTES - first);
+    head->end_at += bytes;
+    head->extent_end = head->end_at + EXTENSION_HEAD_BYTES;
+    head->format_at = first;
+    return true;
+}
+
 /* False: it does not fit. */
 static bool put_format(struct head *head, const char *format)
 {
     uint8_t old_len = 0;
+    bool is_in_front = head->format_at == 0 && make_room_in_front(head);
     size_t at = head->format_at != 0 ? head->format_at : head->end_at;
     size_t bytes = EXTENSION_HEAD_BYTES + FORMAT_BYTES_MAX;
     bool is_new = head->format_at == 0;
 
     if (at == 0 || at + bytes + (is_new ? EXTENSION_HEAD_BYTES : 0) > head->cluster_bytes)
         return false;
-    if (!is_new) {
+    if (!is_new && !is_in_front) {
         old_len = head->old_data[at + EXTENSION_HEAD_BYTES - 1];
         if (old_len == 0 || old_len > FORMAT_BYTES_MAX)
             return false;
@@ -142,12 +164,11 @@ static bool put_name(struct head *head, const char *name, size_t len)
 /* Is what changes behind the first sector unused in the old header? */
 static bool is_safe(const struct head *head)
 {
-    size_t list_end = head->end_at != 0 ? head->end_at + EXTENSION_HEAD_BYTES
-                                        : (size_t)head->header.backing_offset;
     size_t name_at = (size_t)head->header.backing_offset;
 
     for (size_t at = SECTOR_BYTES; at < head->cluster_bytes; at++) {
-        bool is_used = at < list_end || (name_at != 0 && at - name_at < head->header.backing_bytes);
+        bool is_used =
+            at < head->used_end || (name_at != 0 && at - name_at < head->header.backing_bytes);
         if (is_used && head->old_data[at] != head->new_data[at])
             return false;
     }

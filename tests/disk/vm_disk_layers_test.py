@@ -68,6 +68,14 @@ class Layering(Operator):
         self.disk("layers", "rebase", "a.qcow2", "-b", "base.raw", "-F", "raw")
         self.satisfies_qemu("a.qcow2", "seen.raw")
         self.assertEqual(self.names("a.qcow2"), ["a.qcow2", "base.raw"])
+        self.disk("convert", "-f", "raw", "base.raw", "base.qcow2")
+        for name, layer_format in (("base.qcow2", "qcow2"), ("base.raw", "raw"),
+                                   ("base.qcow2", "qcow2")):
+            self.disk("layers", "rebase", "a.qcow2", "-b", name, "-F", layer_format)
+            self.satisfies_qemu("a.qcow2", "seen.raw")
+            self.assertEqual(self.names("a.qcow2"), ["a.qcow2", name])
+            self.assertIn(f"backing file format: {layer_format}",
+                          self.call("qemu-img", "info", "a.qcow2"))
 
     def test_merge(self):
         top = self.make_layers(count=4)
