@@ -332,7 +332,7 @@ TEST(what_can_not_be_opened_says_why)
 
     expect_open_fails("lost.qcow2", "qcow2", ERR_NOT_FOUND, "plain.img");
     expect_open_fails("loop.qcow2", "qcow2", ERR_DENIED, "in use");
-    expect_open_fails("text.img", "qcow2", ERR_INVALID, "not a qcow2 image");
+    expect_open_fails("text.img", "qcow2", ERR_INVALID, "not a qcow2 image; say that it is raw");
     expect_open_fails("text.img", "vmdk", ERR_INCOMPATIBLE, "vmdk");
     expect_open_fails(".", "raw", ERR_IO, "directory");
 

@@ -266,7 +266,10 @@ struct err *qcow_header_parse(const void *data, size_t len, uint64_t file_bytes,
     struct reader in = reader_of(data, len);
 
     if (reader_be32(&in) != QCOW_MAGIC)
-        return err_new(ERR_INVALID, "it is not a qcow2 image");
+        return err_new(
+            ERR_INVALID,
+            "it is not a qcow2 image; say that it is raw if it is, since formats are not "
+            "guessed, and convert others with 'qemu-img convert -O qcow2'");
     header.version = reader_be32(&in);
     if (reader_ok(&in) && header.version != 2 && header.version != 3)
         return err_new(ERR_INCOMPATIBLE,
