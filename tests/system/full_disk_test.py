@@ -60,7 +60,7 @@ class FullDisk(Case):
         """The guest goes on and has missed nothing."""
         self.mount(f"remount,size={WIDE}")
         wait_for("the disk goes on", lambda: not self.problems(host))
-        guest.check(8)
+        guest.check(3)
         self.assertEqual(guest.last("disk")["failed"], 0)
         self.assertEqual(guest.last("disk")["bad"], 0)
 

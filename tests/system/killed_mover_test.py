@@ -23,7 +23,6 @@ class KilledMover(Case):
     def setUp(self):
         super().setUp()
         self.source, self.target = self.hosts()
-        self.reports = 2 # that the guest makes in the end
 
     def start(self, source_stop=None, target_stop=None, **settings):
         """A machine on its way, with one of the two sides to stop."""
@@ -52,13 +51,13 @@ class KilledMover(Case):
         """The guest runs here and only here."""
         self.source.wait_for_state("m", "running", seconds=60)
         self.target.wait_for_processes(0, seconds=90)
-        self.guest.check(self.reports)
+        self.guest.check(2)
 
     def expect_at_target(self):
         """The guest runs there and only there."""
         self.source.wait_for_processes(0, seconds=60)
         self.assertEqual(self.target.state("m"), "running")
-        self.follow(self.target, "m", self.guest.jobs).check(self.reports)
+        self.follow(self.target, "m", self.guest.jobs).check(2)
 
     def test_a_source_killed_before_it_gave_the_guest_away(self):
         self.start(source_stop=SOURCE_KEEPS[0])
@@ -82,7 +81,6 @@ class KilledMover(Case):
 
     @only_kvm
     def test_a_disk_with_several_queues_stays_whole(self):
-        self.reports = 8
         for step, expect in (("commit", self.expect_at_source),
                              ("commit sent", self.expect_at_target)):
             with self.subTest(step=step):

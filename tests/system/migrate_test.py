@@ -20,7 +20,7 @@ def events(output):
 class Migrate(Case):
     """Two hosts on one machine, each with its own folders; links are TCP with TLS."""
 
-    def there_and_back(self, count, reports=3, **settings):
+    def there_and_back(self, count, **settings):
         """Moves a machine `count` times between two hosts."""
         hosts = self.hosts()
         receivers = [Receiver(host) for host in hosts]
@@ -36,7 +36,7 @@ class Migrate(Case):
             here.wait_for_state("m", "gone")
             self.assertEqual(there.state("m"), "running")
             guest = self.follow(there, "m", jobs)
-        guest.check(reports)
+        guest.check(3)
         for host, machines in zip(hosts, (1 - count % 2, count % 2)):
             host.wait_for_processes(machines)
         return guest
@@ -77,8 +77,8 @@ class Migrate(Case):
     def test_a_disk_with_several_queues_goes_along(self):
         disk = self.folder / "disk.raw"
         disk.write_bytes(bytes(8 << 20))
-        guest = self.there_and_back(ROUNDS, reports=8, jobs=("pattern", "disk"),
-                                    second_jobs=("disk1",), disk=disk, disk_options=",queues=4")
+        guest = self.there_and_back(ROUNDS, jobs=("pattern", "disk"), second_jobs=("disk1",),
+                                    disk=disk, disk_options=",queues=4")
         for job in ("disk", "disk1"):
             self.assertEqual(guest.last(job)["queues"], 2)
 

@@ -95,23 +95,33 @@ class Guest:
         other.close()
         return other.lines[-3:]
 
+    def _stands_still(self, job, index):
+        """Whether nothing has happened in a job since this report."""
+        first, last = self.reports[job][index], self.reports[job][-1]
+        keys = [key for key in PROGRESS[job] if key in first]
+        return bool(keys) and all(first[key] == last[key] for key in keys)
+
+    def _missing(self, counts, reports):
+        """Jobs that have not reported `reports` times since then, or have not got on meanwhile; a
+        busy host's disk may take longer for a request than from one report to the next."""
+        return [job for job, count in counts.items() if len(self.reports[job]) < count + reports or
+                reports > 1 and self._stands_still(job, count)]
+
     def check(self, reports=2, seconds=SILENCE_SECONDS_MAX):
-        """Waits until each job has reported `reports` times more, and judges all reports."""
+        """Waits until each job has reported `reports` times more and has got on from the first of
+        these to the last, and judges all reports."""
         deadline = time.monotonic() + seconds
         with self.news:
-            wanted = {job: len(self.reports[job]) + reports for job in self.jobs}
-            while any(len(self.reports[job]) < count for job, count in wanted.items()):
+            counts = {job: len(self.reports[job]) for job in self.jobs}
+            while missing := self._missing(counts, reports):
                 if not self.news.wait(max(0, deadline - time.monotonic())):
                     self._judge()
-                    counts = {job: len(self.reports[job]) for job in self.jobs}
-                    raise Failure(f"guest {self.name} is silent for {seconds} s: {counts}, "
-                                  f"last lines {self.lines[-5:]}\n{self.autopsy()}")
+                    said = {job: (len(self.reports[job]), self.reports[job][-1:])
+                            for job in self.jobs}
+                    raise Failure(f"guest {self.name}: {missing} silent or standing still for "
+                                  f"{seconds} s: {said}, last lines {self.lines[-5:]}\n"
+                                  f"{self.autopsy()}")
             self._judge()
-            for job, count in wanted.items():
-                first, last = self.reports[job][count - reports], self.reports[job][-1]
-                keys = [key for key in PROGRESS[job] if key in first]
-                if reports > 1 and keys and all(first[key] == last[key] for key in keys):
-                    raise Failure(f"guest {self.name}: {job} stands still at {last}")
 
     def last(self, job):
         """The latest report of a job."""
