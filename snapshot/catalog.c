@@ -86,7 +86,8 @@ static struct err *may_delete(struct snapshot_store *store, const char *machine,
                                 dependents.names[i]);
     return err_new(ERR_STATE,
                    "delete snapshot '%s/%s': %zu later snapshots hold only what changed since, and "
-                   "need its memory: %s; delete them first",
+                   "need its memory: %s; delete them first, or leave its memory for them with "
+                   "--keep-memory",
                    machine, id, dependents.count, names);
 }
 

@@ -37,6 +37,7 @@ struct snapshot_store_ops {
                          struct snapshot_draft **out_draft);
     struct err *(*remove)(struct snapshot_store *store, const char *machine, const char *id,
                           snapshot_may_remove *may_remove);
+    struct err *(*retire)(struct snapshot_store *store, const char *machine, const char *id);
     const char *(*path)(const struct snapshot_store *store);
     void (*destroy)(struct snapshot_store *store);
 };
@@ -95,6 +96,13 @@ static inline ERR_RESULT store_remove(struct snapshot_store *store, const char *
                                       const char *id, snapshot_may_remove *may_remove)
 {
     return store->ops->remove(store, machine, id, may_remove);
+}
+
+/* Removes it but for the memory that others need, which goes when none of these is left. */
+static inline ERR_RESULT store_retire(struct snapshot_store *store, const char *machine,
+                                      const char *id)
+{
+    return store->ops->retire(store, machine, id);
 }
 
 /* The folder; NULL when it is none, and ends with this process. */

@@ -6,10 +6,12 @@
  *                                  while a snapshot is removed
  *     STORE/MACHINE/ID/lock        held by the owner of a draft for as long as it lives
  *     STORE/MACHINE/ID/memory, index, state
+ *     STORE/MACHINE/ID/deleted     the snapshot is gone, but for memory that others need
  *     STORE/MACHINE/ID/manifest    its rename from manifest.new is what publishes the snapshot
  *
- * A folder without a manifest whose lock nobody holds is garbage: begin removes it. Locks end with
- * the process that holds them, however it ends.
+ * A folder without a manifest, or with `deleted`, is garbage if nobody holds its lock and no
+ * snapshot has pages in it: begin and remove clear it away. Locks end with the process that holds
+ * them, however it ends.
  */
 #include "snapshot/store_directory.h"
 
@@ -84,12 +86,17 @@ static struct err *list_folder(const char *path, struct name_list *out_names)
     return err;
 }
 
+static bool has_file(const char *machine_path, const char *id, const char *name)
+{
+    char path[PATH_MAX];
+    int len = snprintf(path, sizeof(path), "%s/%s/%s", machine_path, id, name);
+
+    return len < (int)sizeof(path) && access(path, F_OK) == 0;
+}
+
 static bool is_published(const char *machine_path, const char *id)
 {
-    char manifest[PATH_MAX];
-    int len = snprintf(manifest, sizeof(manifest), "%s/%s/manifest", machine_path, id);
-
-    return len < (int)sizeof(manifest) && access(manifest, F_OK) == 0;
+    return has_file(machine_path, id, "manifest") && !has_file(machine_path, id, "deleted");
 }
 
 static struct err *directory_snapshots(struct snapshot_store *store, const char *machine,
@@ -143,9 +150,12 @@ static struct err *directory_read_manifest(struct snapshot_store *store, const c
                                            const char *id, void **out_data, size_t *out_len)
 {
     CLEANUP(cleanup_free) char *path = NULL;
+    CLEANUP(cleanup_free) char *deleted = NULL;
 
     TRY(path_of(store, machine, id, "manifest", &path));
-    if (access(path, F_OK) != 0 && (errno == ENOENT || errno == ENOTDIR))
+    TRY(path_of(store, machine, id, "deleted", &deleted));
+    if (access(deleted, F_OK) == 0 ||
+        (access(path, F_OK) != 0 && (errno == ENOENT || errno == ENOTDIR)))
         return err_new(ERR_NOT_FOUND,
                        "there is no snapshot '%s/%s' in '%s'; vm-snapshot list names them", machine,
                        id, store_of(store)->path);
@@ -184,18 +194,24 @@ static struct err *take_lock(const char *folder, int how, int *out_fd)
     return NULL;
 }
 
+static struct err *remove_file(const char *folder, const char *name)
+{
+    CLEANUP(cleanup_free) char *file = NULL;
+
+    TRY(join(&file, folder, name));
+    if (unlink(file) != 0 && errno != ENOENT && (errno != EISDIR || rmdir(file) != 0))
+        return err_errno(errno, "remove '%s'", file);
+    return NULL;
+}
+
 /* The lock goes last, so that a removal that is cut short can be taken up by the next sweep. */
 static struct err *remove_folder(const char *path)
 {
     static const char *const files[] = {
-        "manifest.removed", "manifest.new", "memory", "index", "state", "lock"};
+        "manifest.removed", "manifest.new", "memory", "index", "state", "deleted", "lock"};
 
-    for (size_t i = 0; i < ARRAY_COUNT(files); i++) {
-        CLEANUP(cleanup_free) char *file = NULL;
-        TRY(join(&file, path, files[i]));
-        if (unlink(file) != 0 && errno != ENOENT && (errno != EISDIR || rmdir(file) != 0))
-            return err_errno(errno, "remove '%s'", file);
-    }
+    for (size_t i = 0; i < ARRAY_COUNT(files); i++)
+        TRY(remove_file(path, files[i]));
     if (rmdir(path) != 0)
         return err_errno(errno, "remove '%s'", path);
     return NULL;
@@ -206,7 +222,11 @@ static struct err *sweep_one(const char *path)
     CLEANUP(cleanup_fd) int lock_fd = -1;
 
     TRY(take_lock(path, LOCK_EX | LOCK_NB, &lock_fd));
-    return lock_fd < 0 ? NULL : remove_folder(path);
+    if (lock_fd < 0)
+        return NULL;
+    TRY(remove_file(path, "manifest")); /* first: without `deleted` it would be one again */
+    TRY(folder_sync(path));
+    return remove_folder(path);
 }
 
 /* Snapshots that published ones have pages in. */
@@ -389,7 +409,34 @@ static struct err *directory_remove(struct snapshot_store *store, const char *ma
     if (rename(manifest, removed) != 0)
         return err_errno(errno, "unpublish snapshot '%s/%s'", machine, id);
     TRY(folder_sync(path));
-    return remove_folder(path);
+    TRY(remove_folder(path));
+    err_free(sweep_garbage(store, machine, machine_path)); /* what only this one needed */
+    return NULL;
+}
+
+/* Other snapshots' indexes are complete: of this one they need nothing but pages. */
+static struct err *directory_retire(struct snapshot_store *store, const char *machine,
+                                    const char *id)
+{
+    CLEANUP(cleanup_free) char *machine_path = NULL;
+    CLEANUP(cleanup_free) char *path = NULL;
+    CLEANUP(cleanup_free) char *deleted = NULL;
+    CLEANUP(cleanup_fd) int lock_fd = -1;
+
+    TRY(join(&machine_path, store_of(store)->path, machine));
+    TRY(join(&path, machine_path, id));
+    TRY(join(&deleted, path, "deleted"));
+    TRY(take_lock(machine_path, LOCK_EX, &lock_fd));
+    if (!is_published(machine_path, id))
+        return err_new(ERR_NOT_FOUND, "there is no snapshot '%s/%s'", machine, id);
+    CLEANUP(cleanup_fd) int fd = open(deleted, O_WRONLY | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
+    if (fd < 0)
+        return err_errno(errno, "create '%s'", deleted);
+    TRY(folder_sync(path));
+    TRY(remove_file(path, "index"));
+    TRY(remove_file(path, "state"));
+    err_free(sweep_garbage(store, machine, machine_path));
+    return NULL;
 }
 
 static const char *directory_path(const struct snapshot_store *store)
@@ -411,6 +458,7 @@ static const struct snapshot_store_ops directory_store_ops = {
     .open_part = directory_open_part,
     .begin = directory_begin,
     .remove = directory_remove,
+    .retire = directory_retire,
     .path = directory_path,
     .destroy = directory_destroy,
 };

@@ -261,6 +261,42 @@ TEST(nothing_is_cleared_away_while_a_manifest_can_not_be_read)
     assert_int_equal(count_folders(), 2);
 }
 
+TEST(what_others_stand_on_of_a_deleted_one_stays_as_long_as_they_do)
+{
+    CLEANUP(cleanup_snapshot_store) struct snapshot_store *store = NULL;
+    CLEANUP(cleanup_manifest) Ferry__SnapshotManifest *manifest = manifest_sample();
+    CLEANUP(cleanup_name_list) struct name_list ids = {0};
+    void *data = NULL;
+    size_t len = 0;
+
+    ASSERT_OK(store_directory_open(folder, &store));
+    publish(store, manifest);
+    manifest_sample_make_child(manifest);
+    publish(store, manifest);
+    ASSERT_OK(store_retire(store, "web", SAMPLE_ID));
+    sweep(store);
+    ASSERT_OK(store_snapshots(store, "web", &ids));
+    assert_int_equal(ids.count, 1);
+    assert_fails(store_read_manifest(store, "web", SAMPLE_ID, &data, &len), ERR_NOT_FOUND);
+    assert_fails(store_retire(store, "web", SAMPLE_ID), ERR_NOT_FOUND);
+    assert_int_equal(count_folders(), 2);
+
+    ASSERT_OK(store_remove(store, "web", SAMPLE_CHILD_ID, NULL));
+    assert_int_equal(count_folders(), 0);
+}
+
+TEST(one_that_nobody_stands_on_goes_at_once)
+{
+    CLEANUP(cleanup_snapshot_store) struct snapshot_store *store = NULL;
+    CLEANUP(cleanup_manifest) Ferry__SnapshotManifest *manifest = manifest_sample();
+
+    ASSERT_OK(store_directory_open(folder, &store));
+    publish(store, manifest);
+    ASSERT_OK(store_retire(store, "web", SAMPLE_ID));
+
+    assert_int_equal(count_folders(), 0);
+}
+
 static struct err *refuse(struct snapshot_store *store, const char *machine, const char *id)
 {
     char path[128];
@@ -301,6 +337,8 @@ int main(void)
         WITH_FOLDER(a_child_is_not_published_when_its_parent_has_gone),
         WITH_FOLDER(what_others_stand_on_is_not_cleared_away_when_it_has_lost_its_manifest),
         WITH_FOLDER(nothing_is_cleared_away_while_a_manifest_can_not_be_read),
+        WITH_FOLDER(what_others_stand_on_of_a_deleted_one_stays_as_long_as_they_do),
+        WITH_FOLDER(one_that_nobody_stands_on_goes_at_once),
         WITH_FOLDER(a_removal_asks_while_nobody_can_publish),
     };
 

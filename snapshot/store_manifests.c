@@ -27,6 +27,7 @@ static struct err *join(const char *folder, const char *name, char **out_path)
 static struct err *visit_manifest(const char *folder, struct store_manifests_visitor *visitor)
 {
     CLEANUP(cleanup_free) char *path = NULL;
+    CLEANUP(cleanup_free) char *deleted = NULL;
     CLEANUP(cleanup_free) void *data = NULL;
     CLEANUP(cleanup_manifest) Ferry__SnapshotManifest *manifest = NULL;
     size_t len = 0;
@@ -34,6 +35,9 @@ static struct err *visit_manifest(const char *folder, struct store_manifests_vis
     TRY(join(folder, "manifest", &path));
     if (access(path, F_OK) != 0)
         return errno == ENOENT ? NULL : err_errno(errno, "look for '%s'", path);
+    TRY(join(folder, "deleted", &deleted));
+    if (access(deleted, F_OK) == 0)
+        return NULL;
     TRY(file_read_all(path, SNAPSHOT_MANIFEST_BYTES_MAX, &data, &len));
     TRY(manifest_parse(folder, data, len, &manifest));
     return visitor->visit(visitor, manifest);

@@ -23,6 +23,7 @@ struct memory_entry {
     int parts[SNAPSHOT_PART_COUNT]; /* owned; -1: none */
     void *manifest;                 /* owned; NULL: a draft */
     size_t manifest_len;
+    bool is_retired;
 };
 
 struct memory_store {
@@ -74,7 +75,7 @@ static struct err *memory_machines(struct snapshot_store *store, struct name_lis
     struct memory_store *self = store_of(store);
 
     for (size_t i = 0; i < self->count; i++) {
-        bool is_listed = self->entries[i].manifest == NULL;
+        bool is_listed = self->entries[i].manifest == NULL || self->entries[i].is_retired;
         for (size_t j = 0; j < out_names->count; j++)
             is_listed = is_listed || strcmp(out_names->names[j], self->entries[i].machine) == 0;
         if (!is_listed)
@@ -90,7 +91,8 @@ static struct err *memory_snapshots(struct snapshot_store *store, const char *ma
     struct memory_store *self = store_of(store);
 
     for (size_t i = 0; i < self->count; i++)
-        if (self->entries[i].manifest != NULL && strcmp(self->entries[i].machine, machine) == 0)
+        if (self->entries[i].manifest != NULL && !self->entries[i].is_retired &&
+            strcmp(self->entries[i].machine, machine) == 0)
             TRY(name_list_add(out_ids, self->entries[i].id));
     name_list_sort(out_ids);
     return NULL;
@@ -101,7 +103,7 @@ static struct err *memory_read_manifest(struct snapshot_store *store, const char
 {
     struct memory_entry *entry = find(store, id);
 
-    if (entry == NULL || strcmp(entry->machine, machine) != 0)
+    if (entry == NULL || entry->is_retired || strcmp(entry->machine, machine) != 0)
         return err_new(ERR_NOT_FOUND, "there is no snapshot '%s/%s'", machine, id);
     void *data = malloc(entry->manifest_len);
     if (data == NULL)
@@ -213,6 +215,17 @@ static struct err *memory_remove(struct snapshot_store *store, const char *machi
     return NULL;
 }
 
+/* Its memory stays as long as the store does. */
+static struct err *memory_retire(struct snapshot_store *store, const char *machine, const char *id)
+{
+    struct memory_entry *entry = find(store, id);
+
+    if (entry == NULL || entry->is_retired || strcmp(entry->machine, machine) != 0)
+        return err_new(ERR_NOT_FOUND, "there is no snapshot '%s/%s'", machine, id);
+    entry->is_retired = true;
+    return NULL;
+}
+
 static const char *memory_path(const struct snapshot_store *store)
 {
     (void)store;
@@ -258,6 +271,7 @@ static const struct snapshot_store_ops memory_store_ops = {
     .open_part = memory_open_part,
     .begin = memory_begin,
     .remove = memory_remove,
+    .retire = memory_retire,
     .path = memory_path,
     .destroy = memory_destroy,
 };

@@ -61,6 +61,35 @@ class Prune(Case):
         return snapshots
 
     @only_kvm
+    def test_of_many_snapshots_some_are_kept_whichever_they_are(self):
+        host = self.host()
+        guest = self.boot_with_disk(host)
+        saved = [host.save("m", "--no-merge")["snapshot"] for _ in range(24)]
+        guest.check(1)
+        kept = saved[4::5]
+        gone = [snapshot for snapshot in saved if snapshot not in kept]
+        self.assertIn("--keep-memory", host.refuse("vm-snapshot", "delete", saved[0]))
+        random.shuffle(gone)
+        for snapshot in gone:
+            host.run("vm-snapshot", "delete", "--keep-memory", snapshot)
+        self.prune(host)
+        self.assertEqual(host.save("m")["parent"], "") # what it added to is gone
+        self.end(host, guest)
+        self.assertEqual(self.check_all(host)[:-1], kept)
+        tree = host.run("vm-snapshot", "tree", "m").split("\n")
+        self.assertEqual([line.split()[0] for line in tree if line][:-1], kept)
+        for snapshot in kept: # each added to the one before
+            host.run("vm-restore", snapshot)
+            guest = self.follow(host, "m", ("pattern", "disk"))
+            guest.check(1)
+            self.end(host, guest)
+        random.shuffle(kept)
+        for snapshot in kept:
+            host.run("vm-snapshot", "delete", "--keep-memory", snapshot)
+        folder = pathlib.Path(host.env["FERRY_STATE_DIR"]) / "snapshots" / "m"
+        self.assertEqual(len([path for path in folder.iterdir() if path.is_dir()]), 1)
+
+    @only_kvm
     def test_a_save_removes_what_its_own_merge_made_superfluous(self):
         host = self.host()
         guest = self.boot_with_disk(host)

@@ -20,6 +20,9 @@ static const struct option_row rows[] = {
     OPTION_LIST("image-folder", 0, struct snapshot_settings, image_folders, "FOLDER",
                 "to verify: backing files of disks may lie here, too; to prune: images here may "
                 "stand on the disk's; may be repeated"),
+    OPTION_FLAG(
+        "keep-memory", 0, struct snapshot_settings, keep_memory,
+        "to delete: also one that others add to; its memory stays as long as these need it"),
     OPTION_FLAG("dry-run", 'n', struct snapshot_settings, dry_run,
                 "to prune: tell what would be removed"),
     OPTION_FLAG("unrecorded", 0, struct snapshot_settings, unrecorded,

@@ -130,28 +130,44 @@ static void print_remaining(const Ferry__SnapshotManifest *manifest,
                          manifest->disks[i]->id, manifest->disks[i]->path);
 }
 
+/* How many need it is only told. */
+static struct err *retire(struct snapshot_store *store, const struct snapshot_name *name,
+                          size_t *out_dependent_count)
+{
+    CLEANUP(cleanup_name_list) struct name_list dependents = {0};
+
+    err_free(catalog_dependents(store, name->machine, name->id.text, &dependents));
+    TRY(store_retire(store, name->machine, name->id.text));
+    *out_dependent_count = dependents.count;
+    return NULL;
+}
+
 struct err *snapshot_command_delete(const struct snapshot_settings *settings, const char *snapshot)
 {
     CLEANUP(cleanup_snapshot_store) struct snapshot_store *store = NULL;
     CLEANUP(cleanup_manifest) Ferry__SnapshotManifest *manifest = NULL;
     struct prune_prospect prospect = {0};
     struct snapshot_name name;
+    size_t dependent_count = 0;
 
     TRY(open_snapshot(settings, snapshot, &store, &name));
     /* A damaged one can be deleted too. */
     err_free(catalog_load(store, name.machine, name.id.text, &manifest));
-    TRY(catalog_delete(store, name.machine, name.id.text));
+    TRY(settings->keep_memory ? retire(store, &name, &dependent_count)
+                              : catalog_delete(store, name.machine, name.id.text));
     /* What keeps from telling does not keep from deleting; to prune says what it is. */
     if (manifest != NULL)
         err_free(prune_look_at(manifest, &prospect));
     if (settings->json) {
-        program_json_print(json_pack("{s:s, s:s, s:I, s:I}", "machine", name.machine, "deleted",
-                                     name.id.text, "prunable_files",
-                                     (json_int_t)prospect.file_count, "prunable_bytes",
-                                     (json_int_t)prospect.bytes));
+        program_json_print(json_pack(
+            "{s:s, s:s, s:I, s:I, s:I}", "machine", name.machine, "deleted", name.id.text,
+            "memory_needed_by", (json_int_t)dependent_count, "prunable_files",
+            (json_int_t)prospect.file_count, "prunable_bytes", (json_int_t)prospect.bytes));
         return NULL;
     }
     (void)printf("deleted %s/%s\n", name.machine, name.id.text);
+    if (dependent_count != 0)
+        (void)printf("  its memory stays, as %zu later snapshots need it\n", dependent_count);
     if (manifest != NULL)
         print_remaining(manifest, &prospect);
     return NULL;

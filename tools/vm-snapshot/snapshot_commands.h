@@ -14,6 +14,7 @@ struct snapshot_settings {
     struct option_list stores; /* none: the one in the state folder; several: only to prune */
     struct option_list image_folders;
     struct option_list forget;
+    bool keep_memory;
     bool dry_run, unrecorded, yes;
     bool json;
 };

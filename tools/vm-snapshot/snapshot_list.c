@@ -115,6 +115,25 @@ static void print_row(json_t *row, FILE *out)
                       number_of(row, "pause_us") / 1e3);
 }
 
+static bool is_listed(json_t *list, json_t *row, const char *id)
+{
+    size_t i = 0;
+    json_t *other = NULL;
+
+    json_array_foreach(list, i, other) if (strcmp(text_of(other, "id"), id) == 0 &&
+                                           strcmp(text_of(other, "machine"),
+                                                  text_of(row, "machine")) == 0) return true;
+    return false;
+}
+
+/* One whose parent has been deleted stands where its parent would. */
+static const char *parent_in(json_t *list, json_t *row)
+{
+    const char *parent = text_of(row, "parent");
+
+    return is_listed(list, row, parent) ? parent : "";
+}
+
 /* Children stand under their parent, deeper by one step. */
 static void print_children(json_t *list, const char *machine, const char *parent, int depth,
                            FILE *out)
@@ -126,7 +145,7 @@ static void print_children(json_t *list, const char *machine, const char *parent
         return;
     json_array_foreach(list, i, row)
     {
-        if (strcmp(text_of(row, "parent"), parent) != 0 ||
+        if (strcmp(parent_in(list, row), parent) != 0 ||
             strcmp(text_of(row, "machine"), machine) != 0)
             continue;
         (void)fprintf(out, "%*s", 2 * depth, "");
