@@ -164,7 +164,7 @@ struct err *catalog_open(const char *text, const char *store_path,
     if (text[0] == '/' || text[0] == '.')
         return open_path(text, out_store, out_name);
     TRY(take_machine(text, slash == NULL ? strlen(text) : (size_t)(slash - text), out_name));
-    TRY(store_directory_open(store_path, &store));
+    TRY(store_directory_open_existing(store_path, &store));
     if (slash == NULL)
         TRY(catalog_newest(store, out_name->machine, &out_name->id));
     else

@@ -463,6 +463,13 @@ static const struct snapshot_store_ops directory_store_ops = {
     .destroy = directory_destroy,
 };
 
+struct err *store_directory_open_existing(const char *path, struct snapshot_store **out_store)
+{
+    if (access(path, F_OK) != 0 && (errno == ENOENT || errno == ENOTDIR))
+        return err_new(ERR_NOT_FOUND, "there is no store '%s'; is its file system mounted?", path);
+    return store_directory_open(path, out_store);
+}
+
 struct err *store_directory_open(const char *path, struct snapshot_store **out_store)
 {
     struct directory_store *store = calloc(1, sizeof(*store));

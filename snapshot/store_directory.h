@@ -9,5 +9,7 @@
 
 /* The folder is created when something is saved; it need not exist. */
 ERR_RESULT store_directory_open(const char *path, struct snapshot_store **out_store);
+/* One that has to be there: else ERR_NOT_FOUND. */
+ERR_RESULT store_directory_open_existing(const char *path, struct snapshot_store **out_store);
 
 #endif

@@ -232,6 +232,11 @@ class SaveRestore(Case):
         host = self.host()
         host.start("vm-save", "nobody").must_fail(3)
         host.start("vm-restore", "nobody").must_fail(3)
+        missing = self.folder / "not-mounted"
+        for words in (("vm-restore", "m"), ("vm-snapshot", "list"), ("vm-snapshot", "tree"),
+                      ("vm-snapshot", "verify", "m"), ("vm-snapshot", "delete", "m/2026")):
+            said = host.start(*words, "--store", missing).must_fail(3)
+            self.assertIn(f"there is no store '{missing}'", said)
         self.assertEqual(host.machine_processes(), [])
 
     def test_a_name_that_is_taken_is_not_restored_to(self):

@@ -38,7 +38,7 @@ class SlowDisks(Case):
             self.assertEqual(host.state("m"), "running")
             guest.check(2)
             refused = host.refuse("vm-save", "m")
-            self.assertIn("another connection has prepared them", refused)
+            self.assertIn("another program is saving the machine", refused)
         saver.must_succeed()
         self.assertEqual(self.overlays(), ["disk.000001.qcow2"])
         guest.check(2)

@@ -39,7 +39,7 @@ static struct err *open_store(const struct snapshot_settings *settings, const ch
     if (machine != NULL)
         TRY(machine_name_check(machine));
     TRY(store_path(settings, &path));
-    return store_directory_open(path, out_store);
+    return store_directory_open_existing(path, out_store);
 }
 
 static struct err *open_snapshot(const struct snapshot_settings *settings, const char *text,

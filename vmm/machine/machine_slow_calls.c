@@ -204,7 +204,9 @@ struct err *machine_call_prepare_disks(struct machine_control *control, struct m
 {
     TRY(machine_control_expect_machine(control, "prepare disks"));
     if (control->prepare_holder != 0 && control->prepare_holder != call->connection)
-        return err_new(ERR_STATE, "prepare disks: another connection has prepared them");
+        return err_new(ERR_STATE,
+                       "prepare disks: another program is saving the machine; try again when it "
+                       "has ended");
     TRY(begin(control, call, (struct slow_call){.work = prepare_disks, .finish = finish_prepare}));
     control->prepare_holder = call->connection;
     control->is_preparing = true;
