@@ -144,6 +144,8 @@ static struct err *open_path(const char *text, struct snapshot_store **out_store
 {
     CLEANUP(cleanup_free) char *path = realpath(text, NULL);
 
+    if (path == NULL && (errno == ENOENT || errno == ENOTDIR))
+        return err_new(ERR_NOT_FOUND, "there is no snapshot '%s'", text);
     if (path == NULL)
         return err_errno(errno, "find snapshot '%s'", text);
     const char *id = cut_component(path);

@@ -144,6 +144,7 @@ TEST(users_name_snapshots_by_machine_by_id_by_its_start_and_by_path)
     expect_name(path, "/nonexistent", SAMPLE_ID);
     assert_fails(catalog_open("web/2026", folder, &store, &name), ERR_INVALID);
     assert_fails(catalog_open("web/2027", folder, &store, &name), ERR_NOT_FOUND);
+    assert_fails(catalog_open("./missing", folder, &store, &name), ERR_NOT_FOUND);
     assert_fails(catalog_open("db", folder, &store, &name), ERR_NOT_FOUND);
     assert_fails(catalog_open("we b", folder, &store, &name), ERR_INVALID);
     assert_fails(catalog_open("/tmp", folder, &store, &name), ERR_INVALID);

@@ -5,8 +5,10 @@
 #include "tools/program.h"
 
 #include <ctype.h>
+#include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <unistd.h>
@@ -41,7 +43,8 @@ int program_end(struct err *err)
 {
     if (err == NULL)
         return PROGRAM_DONE;
-    enum program_exit code = program_exit_of(err_kind(err));
+    bool is_denied = err_errnum(err) == EACCES || err_errnum(err) == EPERM;
+    enum program_exit code = is_denied ? PROGRAM_DENIED : program_exit_of(err_kind(err));
     (void)fprintf(stderr, "%s: ", program);
     program_print_text(stderr, err_message(err));
     (void)fputc('\n', stderr);

@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -75,6 +76,15 @@ TEST(an_error_is_printed_once_and_chooses_the_exit_code)
     assert_string_equal(output, "vm-test: no machine 'web'; see vm-ctl list\n");
 }
 
+TEST(a_permission_has_its_exit_code_whatever_it_was_needed_for)
+{
+    struct err *err = err_wrap(err_errno(EACCES, "open 'x'"), "save");
+
+    assert_int_equal(run((char[]){"web"}, err), PROGRAM_DENIED);
+    assert_int_equal(run((char[]){"web"}, err_errno(EPERM, "open 'x'")), PROGRAM_DENIED);
+    assert_int_equal(run((char[]){"web"}, err_errno(ENOSPC, "write 'x'")), PROGRAM_FAILED);
+}
+
 TEST(help_goes_to_stdout_and_is_success)
 {
     assert_int_equal(run((char[]){"--help"}, NULL), PROGRAM_DONE);
@@ -99,6 +109,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(success_prints_nothing_and_is_zero),
         cmocka_unit_test(an_error_is_printed_once_and_chooses_the_exit_code),
+        cmocka_unit_test(a_permission_has_its_exit_code_whatever_it_was_needed_for),
         cmocka_unit_test(help_goes_to_stdout_and_is_success),
         cmocka_unit_test(a_wrong_command_line_ends_before_anything_is_done),
         cmocka_unit_test(every_kind_of_error_has_an_exit_code_that_is_not_success),
