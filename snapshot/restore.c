@@ -134,6 +134,23 @@ static void drop_trackers(Ferry__MachineConfig *config)
     }
 }
 
+static struct err *set_tap(struct restore *restore, const char *text)
+{
+    const char *tap = strchr(text, '=');
+    size_t len = tap == NULL ? 0 : (size_t)(tap - text);
+
+    if (len == 0 || tap[1] == '\0')
+        return err_new(ERR_INVALID, "'%s' is not a network's id, '=', and a tap interface", text);
+    for (size_t i = 0; i < config_of(restore)->n_nets; i++) {
+        Ferry__NetConfig *net = config_of(restore)->nets[i];
+        if (strncmp(net->id, text, len) != 0 || net->id[len] != '\0')
+            continue;
+        net->tap_by_fd = false;
+        return replace_text(&net->tap, tap + 1);
+    }
+    return err_new(ERR_NOT_FOUND, "the machine has no network '%.*s'", (int)len, text);
+}
+
 static struct err *read_manifest(struct restore *restore)
 {
     TRY(catalog_load(restore->store, restore->from->machine, restore->from->id.text,
@@ -142,6 +159,8 @@ static struct err *read_manifest(struct restore *restore)
         TRY(replace_text(&config_of(restore)->name, restore->settings.name));
         drop_trackers(config_of(restore));
     }
+    for (size_t i = 0; i < restore->settings.tap_count; i++)
+        TRY(set_tap(restore, restore->settings.taps[i]));
     return add_image_folders(restore);
 }
 
@@ -169,8 +188,8 @@ static struct err *check_nets(struct restore *restore)
         if (config_of(restore)->nets[i]->tap_by_fd)
             return err_new(ERR_INCOMPATIBLE,
                            "network '%s' was handed over as a descriptor, which can not be found "
-                           "again",
-                           config_of(restore)->nets[i]->id);
+                           "again; say which tap interface it has with --tap %s=NAME",
+                           config_of(restore)->nets[i]->id, config_of(restore)->nets[i]->id);
     return NULL;
 }
 

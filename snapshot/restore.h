@@ -29,6 +29,8 @@ struct restore_settings {
     /* Where backing files of disks may lie, beside what the snapshot says. */
     const char *const *image_folders;
     size_t image_folder_count;
+    const char *const *taps; /* ID=NAME: the tap interface of a network, when not the saved one's */
+    size_t tap_count;
     const char *overlay_folder; /* where new images of disks go; NULL: beside those saved */
 };
 

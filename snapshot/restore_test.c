@@ -4,6 +4,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "base/file_io.h"
 #include "base/unit_test.h"
 #include "control/control_client.h"
 #include "control/machine_fake.h"
@@ -119,6 +120,49 @@ TEST(paused_means_that_the_guest_does_not_run)
     restore_result_finish(&result);
 }
 
+/* As if the machine had been saved with a network on a tap that it was given as a descriptor. */
+static void add_network(void)
+{
+    CLEANUP(cleanup_manifest) Ferry__SnapshotManifest *manifest = NULL;
+    CLEANUP(cleanup_free) void *data = NULL;
+    Ferry__NetConfig *net = malloc(sizeof(*net));
+    char path[256];
+    size_t len = 0;
+
+    assert_non_null(net);
+    ferry__net_config__init(net);
+    net->id = strdup("lan");
+    net->tap_by_fd = true;
+    net->mac = (ProtobufCBinaryData){.len = 6, .data = calloc(1, 6)};
+    ASSERT_OK(catalog_load(store, saved.machine, saved.id.text, &manifest));
+    manifest->description->config->nets = calloc(1, sizeof(net));
+    assert_non_null(manifest->description->config->nets);
+    manifest->description->config->nets[0] = net;
+    manifest->description->config->n_nets = 1;
+    ASSERT_OK(manifest_pack(manifest, &data, &len));
+    (void)snprintf(path, sizeof(path), "%s/%s/%s/manifest", folder, saved.machine, saved.id.text);
+    ASSERT_OK(file_replace(path, data, len, 0600));
+}
+
+TEST(networks_get_other_taps)
+{
+    static const char *const taps[] = {"lan=tap7"};
+    struct restore_result result;
+
+    add_network();
+    assert_fails(restore((struct restore_settings){0}, &result), ERR_INCOMPATIBLE);
+    for (size_t i = 0; i < 3; i++) {
+        static const char *const wrong[] = {"wan=tap7", "lan=", "lan"};
+        const struct restore_settings settings = {.taps = &wrong[i], .tap_count = 1};
+        assert_fails(restore(settings, &result), i == 0 ? ERR_NOT_FOUND : ERR_INVALID);
+    }
+    ASSERT_OK(restore((struct restore_settings){.taps = taps, .tap_count = 1}, &result));
+
+    assert_string_equal(result.manifest->description->config->nets[0]->tap, "tap7");
+    assert_false(result.manifest->description->config->nets[0]->tap_by_fd);
+    restore_result_finish(&result);
+}
+
 static void damage(const char *part, long at)
 {
     char path[256];
@@ -196,6 +240,7 @@ int main(void)
         WITH_MACHINE(a_restored_guest_can_be_saved_again),
         WITH_MACHINE(another_name_is_taken),
         WITH_MACHINE(paused_means_that_the_guest_does_not_run),
+        WITH_MACHINE(networks_get_other_taps),
         WITH_MACHINE(damage_is_refused_before_anything_starts),
         WITH_MACHINE(a_damaged_index_head_is_refused_before_anything_starts),
         WITH_MACHINE(a_damaged_manifest_is_refused_before_anything_starts),

@@ -15,6 +15,8 @@ static const struct option_row rows[] = {
                 "backing files of disks may lie here, too; may be repeated"),
     OPTION_TEXT("overlay-folder", 0, struct restore_options, overlay_folder, "FOLDER", NULL,
                 "new images of disks go here, not beside those of the snapshot"),
+    OPTION_LIST("tap", 0, struct restore_options, taps, "ID=NAME",
+                "the tap interface of a network, when not the saved one's; may be repeated"),
     OPTION_FLAG("paused", 0, struct restore_options, paused, "leave the machine paused"),
     OPTION_FLAG("verify", 0, struct restore_options, verify,
                 "read and check all of the snapshot first"),

@@ -36,6 +36,8 @@ struct err *restore_command_run(const struct restore_options *options, const cha
                              .image_folders = options->image_folders.values,
                              .image_folder_count = options->image_folders.count,
                              .overlay_folder = options->overlay_folder,
+                             .taps = options->taps.values,
+                             .tap_count = options->taps.count,
                          },
                          &result));
     if (options->json)

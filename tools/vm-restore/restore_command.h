@@ -16,6 +16,7 @@ struct restore_options {
     const char *name;
     struct option_list image_folders;
     const char *overlay_folder;
+    struct option_list taps;
     bool paused;
     bool verify;
     bool json;
