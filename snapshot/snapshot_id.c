@@ -36,22 +36,31 @@ struct err *snapshot_id_make(uint64_t realtime_ns, struct snapshot_id *out_id)
     return NULL;
 }
 
+/* `count` digits, which are there. */
+static unsigned digits(const char *text, unsigned count)
+{
+    unsigned value = 0;
+
+    for (unsigned i = 0; i < count; i++)
+        value = value * 10 + (unsigned)(text[i] - '0');
+    return value;
+}
+
 uint64_t snapshot_id_time_ns(const struct snapshot_id *id)
 {
-    unsigned year, month, day, hour, minute, second, us;
-
-    if (sscanf(id->text, "%4u%2u%2uT%2u%2u%2u.%6uZ", &year, &month, &day, &hour, &minute, &second,
-               &us) != 7 ||
-        year < 1970 || year > YEAR_MAX)
-        return 0;
+    const char *text = id->text;
+    unsigned year = digits(text, 4);
     struct tm utc = {.tm_year = (int)year - 1900,
-                     .tm_mon = (int)month - 1,
-                     .tm_mday = (int)day,
-                     .tm_hour = (int)hour,
-                     .tm_min = (int)minute,
-                     .tm_sec = (int)second};
+                     .tm_mon = (int)digits(text + 4, 2) - 1,
+                     .tm_mday = (int)digits(text + 6, 2),
+                     .tm_hour = (int)digits(text + 9, 2),
+                     .tm_min = (int)digits(text + 11, 2),
+                     .tm_sec = (int)digits(text + 13, 2)};
+
+    if (year < 1970 || year > YEAR_MAX)
+        return 0;
     time_t seconds = timegm(&utc);
-    return seconds < 0 ? 0 : (uint64_t)seconds * NS_PER_S + us * NS_PER_US;
+    return seconds < 0 ? 0 : (uint64_t)seconds * NS_PER_S + digits(text + 16, 6) * NS_PER_US;
 }
 
 static bool character_matches(char wanted, char c)
