@@ -161,6 +161,22 @@ class SnapshotDisk(Case):
         host.run("vm-snapshot", "prune", "--yes", "--forget", clones)
         self.assertFalse(layer.exists())
 
+    @only_kvm
+    def test_every_file_of_a_disk_is_listed_whatever_its_name(self):
+        host = self.host()
+        images = pathlib.Path(os.fsdecode(os.fsencode(self.folder) + b"/im\xe4ges")) # not UTF-8
+        images.mkdir()
+        path = images / "disk.qcow2"
+        subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", path, str(DISK_BYTES)],
+                       check=True)
+        self.boot(host, disk=path, jobs=("pattern", "disk"))
+        self.assertEqual(len(host.save("m")["disks"]), 1)
+        host.save("m")
+        disk = host.snapshots("m")[1]["disks"][0]
+        named = [pathlib.Path(name).name for name in (disk["path"], *disk["layers"])]
+        self.assertEqual(named, ["disk.000001.qcow2", "disk.qcow2"])
+        self.assertEqual(len(host.json("vm-restore", "m", "--name", "clone")["disks"]), 1)
+
     def test_an_image_made_writable_again_is_refused(self):
         host, _, _, sealed = self.save_and_end()
         sealed.chmod(0o600)

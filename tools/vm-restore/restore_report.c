@@ -5,6 +5,7 @@
 #include "tools/vm-restore/restore_report.h"
 
 #include "snapshot/restore.h"
+#include "tools/program_json.h"
 
 void restore_report_print(const struct restore_result *result, FILE *out)
 {
@@ -36,11 +37,11 @@ json_t *restore_report_json(const struct restore_result *result)
         json_object_set_new(timings, result->timings.rows[i].phase,
                             json_integer((json_int_t)result->timings.rows[i].us));
     for (size_t i = 0; i < config->n_disks; i++)
-        json_array_append_new(disks, json_pack("{s:s, s:s}", "id", config->disks[i]->id, "path",
-                                               config->disks[i]->path));
-    return json_pack("{s:s, s:s, s:s, s:i, s:s, s:I, s:I, s:o, s:o}", "name", config->name,
+        json_array_append_new(disks, json_pack("{s:s, s:o}", "id", config->disks[i]->id, "path",
+                                               program_json_text(config->disks[i]->path)));
+    return json_pack("{s:s, s:s, s:s, s:i, s:o, s:I, s:I, s:o, s:o}", "name", config->name,
                      "machine", manifest->machine, "id", manifest->id, "pid", (int)result->pid,
-                     "log", result->log_path == NULL ? "" : result->log_path, "first_run_us",
-                     (json_int_t)result->first_run_us, "total_us", (json_int_t)result->total_us,
-                     "phases_us", timings, "disks", disks);
+                     "log", program_json_text(result->log_path == NULL ? "" : result->log_path),
+                     "first_run_us", (json_int_t)result->first_run_us, "total_us",
+                     (json_int_t)result->total_us, "phases_us", timings, "disks", disks);
 }

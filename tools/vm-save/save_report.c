@@ -10,6 +10,7 @@
 #include "base/limits.h"
 #include "snapshot/disk_layers.h"
 #include "snapshot/take.h"
+#include "tools/program_json.h"
 
 static double mib(uint64_t bytes)
 {
@@ -53,10 +54,11 @@ static json_t *disks_json(const Ferry__ControlFrozenDisks *disks)
     json_t *list = json_array();
 
     for (size_t i = 0; i < disks->n_disks; i++)
-        json_array_append_new(list, json_pack("{s:s, s:s, s:s, s:b}", "id", disks->disks[i]->id,
-                                              "sealed", disks->disks[i]->frozen_path, "active",
-                                              disks->disks[i]->active_path, "read_only",
-                                              (int)disks->disks[i]->read_only));
+        json_array_append_new(list,
+                              json_pack("{s:s, s:o, s:o, s:b}", "id", disks->disks[i]->id, "sealed",
+                                        program_json_text(disks->disks[i]->frozen_path), "active",
+                                        program_json_text(disks->disks[i]->active_path),
+                                        "read_only", (int)disks->disks[i]->read_only));
     return list;
 }
 

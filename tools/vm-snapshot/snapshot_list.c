@@ -14,6 +14,7 @@
 #include "base/clock.h"
 #include "base/limits.h"
 #include "snapshot/catalog.h"
+#include "tools/program_json.h"
 
 static void format_time(uint64_t realtime_ns, char *out_text, size_t len)
 {
@@ -25,16 +26,27 @@ static void format_time(uint64_t realtime_ns, char *out_text, size_t len)
         out_text[0] = '\0';
 }
 
+/* With its own image, the files that a copy of the disk needs; some may have been merged since. */
+static json_t *layers_json(const Ferry__SnapshotDisk *disk)
+{
+    json_t *list = json_array();
+
+    for (size_t i = 0; i < disk->n_layers; i++)
+        json_array_append_new(list, program_json_text(disk->layers[i]->path));
+    return list;
+}
+
 static json_t *disks_json(const Ferry__SnapshotManifest *manifest)
 {
     json_t *list = json_array();
 
     for (size_t i = 0; i < manifest->n_disks; i++) {
         const Ferry__SnapshotDisk *disk = manifest->disks[i];
-        json_array_append_new(list, json_pack("{s:s, s:s, s:s, s:I, s:b}", "id", disk->id, "path",
-                                              disk->path, "format", disk->format, "bytes",
-                                              (json_int_t)disk->virtual_bytes, "read_only",
-                                              (int)disk->read_only));
+        json_array_append_new(list,
+                              json_pack("{s:s, s:o, s:s, s:I, s:b, s:o}", "id", disk->id, "path",
+                                        program_json_text(disk->path), "format", disk->format,
+                                        "bytes", (json_int_t)disk->virtual_bytes, "read_only",
+                                        (int)disk->read_only, "layers", layers_json(disk)));
     }
     return list;
 }
@@ -58,8 +70,8 @@ static json_t *manifest_json(const Ferry__SnapshotManifest *manifest)
 
 static json_t *damaged_json(const char *machine, const char *id, struct err *err)
 {
-    json_t *object = json_pack("{s:s, s:s, s:s, s:s}", "machine", machine, "id", id, "parent", "",
-                               "error", err_message(err));
+    json_t *object = json_pack("{s:s, s:s, s:s, s:o}", "machine", machine, "id", id, "parent", "",
+                               "error", program_json_text(err_message(err)));
 
     err_free(err);
     return object;
