@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * cancel.h - Ctrl-C and SIGTERM, for a program that has something to put away before it ends.
+ * cancel.h - Ctrl-C, SIGTERM and SIGHUP, for a program that puts things away before it ends.
  *
  * A program begins to listen; what takes long asks between its steps and fails when it is to end,
  * so that it is undone as any failure is. A second signal ends the process at once. In a process
@@ -12,7 +12,7 @@
 #include "base/err.h"
 
 void cancel_listen(void);
-/* Signals end the process again; what has been asked is forgotten. */
+/* Signals do again what they did before; what has been asked is forgotten. */
 void cancel_ignore(void);
 
 /* ERR_CANCELLED once a signal has come. */

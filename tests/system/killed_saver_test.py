@@ -55,7 +55,7 @@ class Killed(Case):
         store = pathlib.Path(host.env["FERRY_STATE_DIR"]) / "snapshots"
         host.save("m")
         before = sorted(store.rglob("*"))
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             for step in SAVE_STEPS[:PUBLISHED]:
                 with self.subTest(step=step, number=number):
                     self.cancel(host, host.start("vm-save", "m", stop_at=step), step, number)
@@ -74,7 +74,7 @@ class Killed(Case):
         host.save("m")
         host.run("vm-ctl", "quit", "m", "--wait", "10")
         before = sorted(images.iterdir())
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             for step in RESTORE_STEPS:
                 with self.subTest(step=step, number=number):
                     self.cancel(host, host.start("vm-restore", "m", stop_at=step), step, number)
