@@ -44,7 +44,7 @@ static struct err *check_not_itself(const struct layer_rebase *rebase, int own_f
 
     if (fstat(own_fd, &own) != 0 || fstat(fd, &other) != 0)
         return err_errno(errno, "rebase '%s'", rebase->image.path);
-    if (own.st_dev == other.st_dev && own.st_ino == other.st_ino)
+    if (file_is_same(&own, &other))
         return err_new(ERR_STATE, "'%s' can not be put onto itself", rebase->image.path);
     return NULL;
 }

@@ -82,8 +82,7 @@ static bool is_same(const struct stat *status, int fd)
 {
     struct stat other;
 
-    return fd >= 0 && fstat(fd, &other) == 0 && other.st_dev == status->st_dev &&
-           other.st_ino == status->st_ino;
+    return fd >= 0 && fstat(fd, &other) == 0 && file_is_same(&other, status);
 }
 
 /* The caller's own locks are in nobody's way. */

@@ -34,8 +34,9 @@ static struct err *check_word(const Ferry__DiskConfig *disk, const char *option,
     for (unsigned i = 0; i < 3 && words[i] != NULL; i++)
         if (strcmp(word, words[i]) == 0)
             return NULL;
-    return err_new(ERR_INVALID, "disk '%s': %s '%.64s' is not known; say %s=%s or %s=%s", disk->id,
-                   option, word, option, words[0], option, words[1]);
+    return err_new(ERR_INVALID, "disk '%s': %s '%.64s' is not known; it is %s%s%s or %s", disk->id,
+                   option, word, words[0], words[2] == NULL ? "" : ", ",
+                   words[2] == NULL ? "" : words[1], words[2] == NULL ? words[1] : words[2]);
 }
 
 static struct err *check_io(const Ferry__DiskConfig *disk)
