@@ -56,6 +56,12 @@ struct run {
 static struct chance chance;
 static uint64_t states_checked, bitmaps_seen;
 
+/* A disk with bitmaps has at least a sector. */
+static uint64_t size_at(const struct shape *shape, size_t step)
+{
+    return shape->has_bitmap ? MAX(sizes[step], SECTOR_BYTES) : sizes[step];
+}
+
 static void stamp_all(uint8_t *data, size_t len, uint64_t first)
 {
     for (size_t at = 0; at < len; at += SECTOR_BYTES)
@@ -140,11 +146,12 @@ static void resize_again_and_again(struct run *run)
     ASSERT_OK(host_file_recorder_create(file_of(run->start, run->start_len), &run->log, &recorder));
     struct block *disk = open_image(run->shape, recorder, false);
     for (size_t i = 1; i < ARRAY_COUNT(sizes); i++) {
-        ASSERT_OK(qcow_image_resize(disk, sizes[i]));
+        ASSERT_OK(qcow_image_resize(disk, size_at(run->shape, i)));
         run->ends[i] = run->log.count;
         run->contents[i] = calloc(1, BYTES_MAX);
         assert_non_null(run->contents[i]);
-        memcpy(run->contents[i], run->contents[i - 1], MIN(sizes[i], sizes[i - 1]));
+        memcpy(run->contents[i], run->contents[i - 1],
+               MIN(size_at(run->shape, i), size_at(run->shape, i - 1)));
     }
     ASSERT_OK(block_close(disk));
 }
@@ -164,8 +171,8 @@ static void judge_content(const struct run *run, const struct cut_state *state,
     bool is_known = false;
 
     for (size_t i = 0; i < ARRAY_COUNT(sizes) && !is_known; i++)
-        is_known = disk->virtual_bytes == sizes[i] && may_be(run, i, state->cut) &&
-                   memcmp(data, run->contents[i], sizes[i]) == 0;
+        is_known = disk->virtual_bytes == size_at(run->shape, i) && may_be(run, i, state->cut) &&
+                   memcmp(data, run->contents[i], size_at(run->shape, i)) == 0;
     if (!is_known)
         fail_msg("%s: cut after %zu writes, %s: %llu bytes, or their content, are not those before "
                  "or after",
