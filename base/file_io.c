@@ -129,7 +129,7 @@ struct err *path_absolute(const char *path, char **out_path)
     char *absolute = NULL;
 
     if (path[0] != '/') {
-        here = getcwd(NULL, 0);
+        here = get_current_dir_name();
         if (here == NULL)
             return err_errno(errno, "find the working directory");
     }
