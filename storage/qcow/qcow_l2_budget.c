@@ -143,6 +143,14 @@ void qcow_l2_budget_take(struct qcow_l2_cache *cache)
     lock_release(&budget->lock);
 }
 
+bool qcow_l2_budget_has_room(struct qcow_l2_budget *budget, size_t bytes)
+{
+    lock_acquire(&budget->lock);
+    bool has_room = budget->used_bytes + bytes <= budget->bytes_max / 2;
+    lock_release(&budget->lock);
+    return has_room;
+}
+
 void qcow_l2_budget_give(struct qcow_l2_cache *cache, size_t slices)
 {
     struct qcow_l2_budget *budget = cache->budget;

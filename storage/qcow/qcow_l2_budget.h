@@ -48,6 +48,8 @@ void qcow_l2_budget_leave(struct qcow_l2_cache *cache);
 /* Counts one more slice, and makes room for it, if need be in the cache itself, whose lock is held.
  */
 void qcow_l2_budget_take(struct qcow_l2_cache *cache);
+/* Is so little used that what is only likely to be asked for takes nothing from anybody? */
+bool qcow_l2_budget_has_room(struct qcow_l2_budget *budget, size_t bytes);
 /* The cache has dropped slices. */
 void qcow_l2_budget_give(struct qcow_l2_cache *cache, size_t slices);
 /* Slices of the cache became clean: drops what is too much. Its lock is held. */

@@ -16,7 +16,8 @@
 #include "storage/qcow/qcow_l2_budget.h"
 #include "storage/qcow/qcow_write_list.h"
 
-#define SLICE_WORDS_BITS_MAX 9u         /* 4 KiB */
+#define SLICE_WORDS_BITS_MAX 9u /* 4 KiB */
+#define ROW_SLICES           ((size_t)16)
 #define DIRTY_BYTES_MAX      (16 * MIB) /* what a flush is to write, of slices */
 
 static size_t slice_words(const struct qcow_l2_cache *cache)
@@ -112,24 +113,78 @@ size_t qcow_l2_cache_drop(struct qcow_l2_cache *cache, enum qcow_l2_drop which, 
     return dropped;
 }
 
-static struct err *load(struct qcow_l2_cache *cache, uint64_t host_offset, struct qcow_slice **home)
+/* The slice, from its bytes in the file. The budget has counted it. */
+static struct err *add(struct qcow_l2_cache *cache, const uint8_t *raw, uint64_t host_offset,
+                       struct qcow_slice **home)
 {
-    size_t bytes = slice_words(cache) * 8;
-    uint8_t raw[(size_t)8 << SLICE_WORDS_BITS_MAX];
-    CLEANUP(cleanup_free) struct qcow_slice *slice = calloc(1, cache->slice_bytes);
-    if (slice == NULL)
+    struct qcow_slice *slice = calloc(1, cache->slice_bytes);
+    if (slice == NULL) {
+        qcow_l2_budget_give(cache, 1);
         return err_new(ERR_NO_MEMORY, "L2 table of '%s'", cache->file->path);
-
-    TRY(host_file_read_bytes(cache->file, raw, bytes, host_offset));
-    qcow_l2_budget_take(cache);
-    struct reader in = reader_of(raw, bytes);
+    }
+    struct reader in = reader_of(raw, slice_words(cache) * 8);
     for (size_t i = 0; i < slice_words(cache); i++)
         slice->words[i] = reader_be64(&in);
     slice->host_offset = host_offset;
     slice->home = home;
     *home = slice;
-    ring_add(cache, TAKE_PTR(slice));
+    ring_add(cache, slice);
     return NULL;
+}
+
+/* A table of which some slices are wanted. */
+struct wanted {
+    uint64_t offset;
+    struct qcow_slice **homes; /* of all its slices */
+    size_t number;
+};
+
+static struct err *load_one(struct qcow_l2_cache *cache, const struct wanted *wanted)
+{
+    uint8_t raw[(size_t)8 << SLICE_WORDS_BITS_MAX];
+    size_t bytes = slice_words(cache) * 8;
+    uint64_t at = wanted->offset + wanted->number * bytes;
+
+    TRY(host_file_read_bytes(cache->file, raw, bytes, at));
+    qcow_l2_budget_take(cache);
+    return add(cache, raw, at, &wanted->homes[wanted->number]);
+}
+
+/* Those around it, too, that are not there: what is there may be newer than the file. The wanted
+ * one comes last, so that no other takes its place. */
+static struct err *add_row(struct qcow_l2_cache *cache, const struct wanted *wanted, size_t first,
+                           size_t count, const uint8_t *raw)
+{
+    size_t bytes = slice_words(cache) * 8, own = wanted->number - first;
+
+    for (size_t i = 0; i < count; i++) {
+        if (i == own || wanted->homes[first + i] != NULL)
+            continue;
+        qcow_l2_budget_take(cache);
+        TRY(add(cache, raw + i * bytes, wanted->offset + (first + i) * bytes,
+                &wanted->homes[first + i]));
+    }
+    qcow_l2_budget_take(cache);
+    return add(cache, raw + own * bytes, wanted->offset + wanted->number * bytes,
+               &wanted->homes[wanted->number]);
+}
+
+static struct err *load(struct qcow_l2_cache *cache, const struct wanted *wanted)
+{
+    size_t count = MIN(cache->slices_per_table, ROW_SLICES), bytes = slice_words(cache) * 8;
+    size_t first = wanted->number & ~(count - 1);
+
+    if (count == 1 || !qcow_l2_budget_has_room(cache->budget, count * cache->slice_bytes))
+        return load_one(cache, wanted);
+    CLEANUP(cleanup_free) uint8_t *raw = malloc(count * bytes);
+    if (raw == NULL)
+        return load_one(cache, wanted);
+    struct err *err =
+        host_file_read_bytes(cache->file, raw, count * bytes, wanted->offset + first * bytes);
+    if (err == NULL)
+        return add_row(cache, wanted, first, count, raw);
+    err_free(err); /* of what was not asked for, perhaps */
+    return load_one(cache, wanted);
 }
 
 struct err *qcow_l2_cache_get(struct qcow_l2_cache *cache, uint64_t l1_index, uint64_t l2_index,
@@ -144,7 +199,7 @@ struct err *qcow_l2_cache_get(struct qcow_l2_cache *cache, uint64_t l1_index, ui
     }
     struct qcow_slice **home = &cache->tables[l1_index][number];
     if (*home == NULL)
-        TRY(load(cache, table_offset + number * slice_words(cache) * 8, home));
+        TRY(load(cache, &(struct wanted){table_offset, cache->tables[l1_index], number}));
     (*home)->is_recent = true;
     *out_slice = *home;
     return NULL;

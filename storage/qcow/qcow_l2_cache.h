@@ -2,10 +2,12 @@
 /*
  * qcow_l2_cache.h - parts of L2 tables in memory.
  *
- * The unit is a slice: 4 KiB of a table, or the whole of a smaller one. Clean slices are dropped
- * when the memory for those of all images is used up (qcow_l2_budget.h), changed ones stay until a
- * flush has made them durable. Thread: any, under the image's lock, which other images take when
- * they drop slices of this one; a slice is valid until the lock is released.
+ * The unit is a slice: 4 KiB of a table, or the whole of a smaller one. As long as less than half
+ * of the memory for slices is used, the 16 of a row that are read in one go are all kept: to read
+ * one takes a disk as long. Clean slices are dropped when the memory for those of all images is
+ * used up (qcow_l2_budget.h), changed ones stay until a flush has made them durable. Thread: any,
+ * under the image's lock, which other images take when they drop slices of this one; a slice is
+ * valid until the lock is released.
  */
 #ifndef STORAGE_QCOW_QCOW_L2_CACHE_H
 #define STORAGE_QCOW_QCOW_L2_CACHE_H

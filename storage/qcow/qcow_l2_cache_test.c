@@ -174,9 +174,68 @@ static int finish_locks(void **state)
     return 0;
 }
 
+/* Clusters of 64 KiB: a table has 16 slices, which are a row. */
+TEST(a_row_is_read_at_once_while_there_is_room_and_what_changed_stays)
+{
+    static const struct qcow_entry_context wide = {3, 16, 16, false};
+    struct qcow_slice *slices[16];
+    struct qcow_l2_cache cache;
+    struct host_file *file;
+
+    ASSERT_OK(host_file_fake_create(NULL, 0, &file));
+    ASSERT_OK(host_file_truncate(file, 4 * 65536));
+    budget.bytes_max = 48 * 4096; /* a row is less than half of it, and then it is more */
+    ASSERT_OK(qcow_l2_cache_init(&cache, file, &wide, 2, &budget, &lock));
+    uint64_t reads = host_file_fake_reads(file);
+    ASSERT_OK(qcow_l2_cache_get(&cache, 0, 3 * 512 + 5, 65536, &slices[3]));
+    assert_int_equal(host_file_fake_reads(file), reads + 1);
+    assert_int_equal(cache.slice_count, 16);
+    set_entry(&cache, slices[3], 77);
+    for (uint64_t i = 0; i < 16; i++)
+        ASSERT_OK(qcow_l2_cache_get(&cache, 0, i * 512, 65536, &slices[i]));
+    assert_int_equal(host_file_fake_reads(file), reads + 1);
+    assert_int_equal(qcow_l2_cache_entry(&cache, slices[3], 5).descriptor, 77);
+
+    ASSERT_OK(qcow_l2_cache_get(&cache, 1, 0, 2 * 65536, &slices[0]));
+    assert_int_equal(cache.slice_count, 17);
+    assert_false(qcow_l2_cache_has(&cache, 1, 512));
+    qcow_l2_cache_finish(&cache);
+    host_file_destroy(file);
+}
+
+/* All of a row but the changed slice has gone and is read again. */
+TEST(a_row_that_is_read_again_does_not_take_the_place_of_what_changed)
+{
+    static const struct qcow_entry_context wide = {3, 16, 16, false};
+    struct qcow_slice *changed, *other;
+    struct qcow_l2_cache cache;
+    struct host_file *file;
+    size_t steps = 64;
+
+    ASSERT_OK(host_file_fake_create(NULL, 0, &file));
+    ASSERT_OK(host_file_truncate(file, 4 * 65536));
+    budget.bytes_max = MIB;
+    ASSERT_OK(qcow_l2_cache_init(&cache, file, &wide, 2, &budget, &lock));
+    ASSERT_OK(qcow_l2_cache_get(&cache, 1, 0, 2 * 65536, &other)); /* what the cache keeps */
+    ASSERT_OK(qcow_l2_cache_get(&cache, 0, 5, 65536, &changed));
+    set_entry(&cache, changed, 77);
+    qcow_l2_budget_give(&cache, qcow_l2_cache_drop(&cache, QCOW_L2_DROP_CLEAN, 64, &steps));
+    assert_true(cache.slice_count < 32);
+
+    for (uint64_t i = 0; i < 16; i++)
+        ASSERT_OK(qcow_l2_cache_get(&cache, 0, i * 512, 65536, &other));
+    ASSERT_OK(qcow_l2_cache_get(&cache, 0, 5, 65536, &other));
+    assert_ptr_equal(other, changed);
+    assert_int_equal(qcow_l2_cache_entry(&cache, other, 5).descriptor, 77);
+    qcow_l2_cache_finish(&cache);
+    host_file_destroy(file);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(a_row_is_read_at_once_while_there_is_room_and_what_changed_stays),
+        cmocka_unit_test(a_row_that_is_read_again_does_not_take_the_place_of_what_changed),
         cmocka_unit_test(clean_slices_give_way_and_changed_ones_stay),
         cmocka_unit_test(a_full_cache_of_changed_slices_grows_and_asks_for_a_flush),
         cmocka_unit_test(a_failed_flush_leaves_slices_changed),
