@@ -197,11 +197,13 @@ struct err *qcow_l2_cache_get(struct qcow_l2_cache *cache, uint64_t l1_index, ui
         if (cache->tables[l1_index] == NULL)
             return err_new(ERR_NO_MEMORY, "L2 table of '%s'", cache->file->path);
     }
-    struct qcow_slice **home = &cache->tables[l1_index][number];
-    if (*home == NULL)
-        TRY(load(cache, &(struct wanted){table_offset, cache->tables[l1_index], number}));
-    (*home)->is_recent = true;
-    *out_slice = *home;
+    struct qcow_slice **homes = cache->tables[l1_index];
+    if (homes[number] == NULL)
+        TRY(load(cache, &(struct wanted){table_offset, homes, number}));
+    struct qcow_slice *slice = homes[number];
+    ASSERT(slice != NULL);
+    slice->is_recent = true;
+    *out_slice = slice;
     return NULL;
 }
 
