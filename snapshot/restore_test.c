@@ -135,7 +135,7 @@ static void add_network(void)
     net->tap_by_fd = true;
     net->mac = (ProtobufCBinaryData){.len = 6, .data = calloc(1, 6)};
     ASSERT_OK(catalog_load(store, saved.machine, saved.id.text, &manifest));
-    manifest->description->config->nets = calloc(1, sizeof(struct _Ferry__NetConfig *));
+    manifest->description->config->nets = calloc(1, sizeof(Ferry__NetConfig *));
     assert_non_null(manifest->description->config->nets);
     manifest->description->config->nets[0] = net;
     manifest->description->config->n_nets = 1;
